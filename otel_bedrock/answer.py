@@ -1,0 +1,170 @@
+"""Answers: what a call gave back at once, read into the fields of an Outcome.
+
+Every reader returns a dict of Outcome's field names, those that it knows, so that what comes
+later (a body, a stream's events) can be laid over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from otel_bedrock import usage
+from otel_bedrock.operations import Operation
+from otel_bedrock.paths import dig, first
+from otel_bedrock.providers import Provider
+
+Found = dict[str, Any]
+
+GUARDRAIL_INTERVENED = "guardrail_intervened"
+
+# https://docs.aws.amazon.com/bedrock/latest/userguide/guardrails-use-independent-api.html
+_GUARDRAIL_UNITS = (
+    ("topic", "topicPolicyUnits"),
+    ("content", "contentPolicyUnits"),
+    ("content_image", "contentPolicyImageUnits"),
+    ("word", "wordPolicyUnits"),
+    ("sensitive_information", "sensitiveInformationPolicyUnits"),
+    ("sensitive_information_free", "sensitiveInformationPolicyFreeUnits"),
+    ("contextual_grounding", "contextualGroundingPolicyUnits"),
+    ("automated_reasoning", "automatedReasoningPolicyUnits"),
+)
+
+
+def read_answer(row: Operation, answer: Any, provider: Provider) -> Found:
+    """Read the parsed answer of a call; a streamed one gives what came before its stream."""
+    found = read_metadata(dig(answer, "ResponseMetadata"))
+    found.update(_READERS[row.reads](row, answer, provider))
+    return found
+
+
+def read_metadata(metadata: Any) -> Found:
+    """Read botocore's `ResponseMetadata`: request id and retry attempts."""
+    found: Found = {}
+    if isinstance(metadata, Mapping):
+        request_id = metadata.get("RequestId")
+        if isinstance(request_id, str):
+            found["request_id"] = request_id
+        retries = usage.whole(metadata.get("RetryAttempts"))
+        if retries is not None:
+            found["retry_attempts"] = retries
+    return found
+
+
+def read_converse_details(answer: Any) -> Found:
+    """Read what Converse answers and the stream's metadata event have beside usage."""
+    found: Found = {}
+    for name, path in (
+        ("service_tier", "serviceTier.type"),
+        ("latency_mode", "performanceConfig.latency"),
+        ("invoked_model", "trace.promptRouter.invokedModelId"),
+    ):
+        value = dig(answer, path)
+        if isinstance(value, str):
+            found[name] = value
+    latency = usage.whole(dig(answer, "metrics.latencyMs"))
+    if latency is not None:
+        found["server_latency_ms"] = latency
+    units = read_guardrail_units(dig(answer, "trace.guardrail"))
+    if units:
+        found["guardrail_units"] = units
+    return found
+
+
+def read_guardrail_units(trace: Any) -> dict[str, int]:
+    """Sum the text units of a guardrail trace by policy; no matched text is read."""
+    sums: dict[str, int] = {}
+    for assessment in _assessments(trace):
+        spent = dig(assessment, "invocationMetrics.usage")
+        for policy, key in _GUARDRAIL_UNITS:
+            count = usage.whole(dig(spent, key))
+            if count is not None:
+                sums[policy] = sums.get(policy, 0) + count
+    return sums
+
+
+def _assessments(trace: Any) -> list[Any]:
+    found: list[Any] = []
+    inputs = dig(trace, "inputAssessment") or dig(trace, "input")
+    if isinstance(inputs, Mapping):
+        found.extend(inputs.values())
+    outputs = dig(trace, "outputAssessments") or dig(trace, "outputs")
+    if isinstance(outputs, Mapping):
+        for value in outputs.values():
+            found.extend(value if isinstance(value, list) else [value])
+    elif isinstance(outputs, list):
+        for item in outputs:
+            found.extend(item.values() if isinstance(item, Mapping) else [])
+    return found
+
+
+def read_body_details(body: Any, provider: Provider) -> Found:
+    """Read what an InvokeModel body, or a chunk of its stream, has beside usage."""
+    found: Found = {}
+    reasons = as_reasons(first(body, provider.finish_reason))
+    if reasons:
+        found["finish_reasons"] = reasons
+    for name, paths in (
+        ("response_id", provider.response_id),
+        ("response_model", provider.response_model),
+    ):
+        value = first(body, paths)
+        if isinstance(value, str) and value:
+            found[name] = value
+    action = dig(body, "amazon-bedrock-guardrailAction")
+    if isinstance(action, str):
+        found["guardrail_action"] = action
+    units = read_guardrail_units(dig(body, "amazon-bedrock-trace.guardrail"))
+    if units:
+        found["guardrail_units"] = units
+    return found
+
+
+def as_reasons(value: Any) -> tuple[str, ...] | None:
+    """Return finish reasons as Bedrock sent them; None where there is none."""
+    if isinstance(value, str) and value:
+        return (value,)
+    if isinstance(value, list):
+        return tuple(item for item in value if isinstance(item, str) and item) or None
+    return None
+
+
+def _read_converse(row: Operation, answer: Any, provider: Provider) -> Found:
+    if row.stream is not None:
+        return {}
+    found = read_converse_details(answer)
+    reasons = as_reasons(dig(answer, "stopReason"))
+    if reasons:
+        found["finish_reasons"] = reasons
+        if reasons[0] == GUARDRAIL_INTERVENED:
+            found["guardrail_action"] = "INTERVENED"
+    additional = usage.read_additional(dig(answer, "additionalModelResponseFields"))
+    found["usage"] = usage.decide((usage.read_usage(answer), additional))
+    return found
+
+
+def _read_invoke(row: Operation, answer: Any, provider: Provider) -> Found:
+    found: Found = {}
+    for name, key in (("service_tier", "serviceTier"), ("latency_mode", "performanceConfigLatency")):
+        value = dig(answer, key)
+        if isinstance(value, str):
+            found[name] = value
+    headers = dig(answer, "ResponseMetadata.HTTPHeaders")
+    if isinstance(headers, Mapping):
+        latency = headers.get("x-amzn-bedrock-invocation-latency")
+        if isinstance(latency, str) and latency.isascii() and latency.isdecimal():
+            found["server_latency_ms"] = usage.whole(int(latency[:18]))
+        if row.stream is None:
+            found["usage"] = usage.decide((usage.read_headers(headers),))
+    return found
+
+
+def _read_count_tokens(_: Operation, answer: Any, __: Provider) -> Found:
+    return {"counted_tokens": usage.whole(dig(answer, "inputTokens"))}
+
+
+_READERS: Mapping[str, Callable[[Operation, Any, Provider], Found]] = {
+    "converse": _read_converse,
+    "invoke": _read_invoke,
+    "count_tokens": _read_count_tokens,
+}

@@ -1,0 +1,241 @@
+"""Settings: one row each in SETTINGS, read from arguments and environment into a Config."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypedDict
+from urllib.parse import urlsplit
+
+log = logging.getLogger("otel_bedrock")
+
+SEMCONV_2026_10 = "genai-2026-10"
+SEMCONV_141 = "v1.41"
+SEMCONV_BOTH = "both"
+SEMCONV_LATEST = "latest"
+
+NO_CONTENT = "NO_CONTENT"
+SPAN_ONLY = "SPAN_ONLY"
+EVENT_ONLY = "EVENT_ONLY"
+SPAN_AND_EVENT = "SPAN_AND_EVENT"
+
+
+class Settings(TypedDict, total=False):
+    """The keyword arguments of `instrument()` that are not providers; see SETTINGS."""
+
+    semconv: str
+    metrics: str
+    capture_content: str
+    time_per_output_chunk: bool
+    body_limit: int
+    model_limit: int
+    request_metadata_keys: tuple[str, ...]
+    model_aliases: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings with their values; made by `read_config`, never changed."""
+
+    semconv: str = SEMCONV_2026_10
+    metrics: str = "default"
+    capture_content: str = NO_CONTENT
+    time_per_output_chunk: bool = False
+    body_limit: int = 65_536
+    model_limit: int = 200
+    request_metadata_keys: tuple[str, ...] = ()
+    model_aliases: Mapping[str, str] | None = None
+    otlp_endpoint: str | None = None
+
+
+class Invalid(ValueError):
+    """A setting has a value that it cannot have; the message names both and what is allowed."""
+
+
+def _choice(*allowed: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if value not in allowed:
+            raise Invalid(f"expected one of {', '.join(allowed)}; got {value!r}")
+        return str(value)
+
+    return parse
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    found = words.get(value.strip().lower()) if isinstance(value, str) else None
+    if found is None:
+        raise Invalid(f"expected true or false; got {value!r}")
+    return found
+
+
+def _whole(value: Any) -> int:
+    try:
+        number = int(value) if isinstance(value, str) else value
+    except ValueError:
+        number = None
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise Invalid(f"expected a whole number, 0 or more; got {value!r}")
+    return number
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, (list, tuple, set, frozenset)) or not all(
+        isinstance(item, str) for item in items
+    ):
+        raise Invalid(f"expected names, as a list or joined by commas; got {value!r}")
+    return tuple(item.strip() for item in items if item.strip())
+
+
+def _mapping(value: Any) -> Mapping[str, str]:
+    if isinstance(value, str):
+        pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+        if not all(sign and key.strip() and name.strip() for key, sign, name in pairs):
+            raise Invalid(f"expected id=model pairs joined by commas; got {value!r}")
+        return {key.strip(): name.strip() for key, _, name in pairs}
+    if not isinstance(value, Mapping) or not all(
+        isinstance(key, str) and isinstance(name, str) for key, name in value.items()
+    ):
+        raise Invalid(f"expected a mapping from id to model id; got {value!r}")
+    return dict(value)
+
+
+def _content(value: Any) -> str:
+    modes = (NO_CONTENT, SPAN_ONLY, EVENT_ONLY, SPAN_AND_EVENT)
+    words = {mode: mode for mode in modes}
+    words |= {"TRUE": SPAN_ONLY, "1": SPAN_ONLY, "YES": SPAN_ONLY}
+    words |= {"FALSE": NO_CONTENT, "0": NO_CONTENT, "NO": NO_CONTENT, "": NO_CONTENT}
+    found = words.get(str(value).strip().upper())
+    if found is None:
+        raise Invalid(f"expected one of {', '.join(modes)}; got {value!r}")
+    return found
+
+
+def _endpoint(value: Any) -> str:
+    parts = urlsplit(value) if isinstance(value, str) else None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Invalid(
+            "expected the base URL of an OTLP endpoint, such as http://localhost:4318;"
+            f" got {value!r}"
+        )
+    return str(value).rstrip("/")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of SETTINGS: argument, environment variable, parser and one sentence."""
+
+    name: str
+    variable: str
+    parse: Callable[[Any], Any]
+    sentence: str
+
+
+SETTINGS = (
+    Setting(
+        "otlp_endpoint",
+        "OTEL_BEDROCK_OTLP_ENDPOINT",
+        _endpoint,
+        "Base URL of an OTLP endpoint; sets up the OpenTelemetry SDK unless one is set up already.",
+    ),
+    Setting(
+        "semconv",
+        "OTEL_BEDROCK_SEMCONV",
+        _choice(SEMCONV_2026_10, SEMCONV_141, SEMCONV_BOTH, SEMCONV_LATEST),
+        "The set of names: `genai-2026-10`, `v1.41` (dashboards made before October 2026), `both`,"
+        " or `latest`.",
+    ),
+    Setting(
+        "metrics",
+        "OTEL_BEDROCK_METRICS",
+        _choice("default", "all", "none"),
+        "`all` adds the metrics marked so below; `none` records spans only.",
+    ),
+    Setting(
+        "capture_content",
+        "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
+        _content,
+        "Whether prompts and completions leave the process: `NO_CONTENT`, `SPAN_ONLY`,"
+        " `EVENT_ONLY` or `SPAN_AND_EVENT`.",
+    ),
+    Setting(
+        "time_per_output_chunk",
+        "OTEL_BEDROCK_TIME_PER_OUTPUT_CHUNK",
+        _flag,
+        "Record one histogram point for each chunk of a stream, which doubles a stream's cost.",
+    ),
+    Setting(
+        "body_limit",
+        "OTEL_BEDROCK_BODY_LIMIT",
+        _whole,
+        "Bytes of an InvokeModel body up to which it is looked at; larger ones are let go of.",
+    ),
+    Setting(
+        "model_limit",
+        "OTEL_BEDROCK_MODEL_LIMIT",
+        _whole,
+        "Distinct models on metrics; later ones are counted under `other`.",
+    ),
+    Setting(
+        "request_metadata_keys",
+        "OTEL_BEDROCK_REQUEST_METADATA_KEYS",
+        _names,
+        "Keys of `requestMetadata` that go on the span as `bedrock.request_metadata.<key>`.",
+    ),
+    Setting(
+        "model_aliases",
+        "OTEL_BEDROCK_MODEL_ALIASES",
+        _mapping,
+        "What opaque ids stand for: `abc123=anthropic.claude-sonnet-4-6,…` (the profile's id or"
+        " its ARN).",
+    ),
+)
+
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+_NAMES = tuple(_BY_NAME)
+
+
+def default(name: str) -> Any:
+    """Return the default of the setting `name`."""
+    return next(field.default for field in fields(Config) if field.name == name)
+
+
+def read_config(
+    arguments: Mapping[str, Any], environ: Mapping[str, str] | None = None
+) -> Config:
+    """Make a Config of explicit arguments over environment variables over defaults.
+
+    An argument that is None counts as not given.
+
+    Raises:
+        TypeError: an argument is no setting; the message names the settings.
+        Invalid: an argument has a value that its setting cannot have. A wrong environment
+            value only warns, and its default is taken: raising there would stop every other
+            instrumentation of the process.
+    """
+    environ = os.environ if environ is None else environ
+    unknown = [name for name in arguments if name not in _BY_NAME]
+    if unknown:
+        raise TypeError(
+            f"instrument() has no setting {', '.join(map(repr, unknown))};"
+            f" its settings are {', '.join(_NAMES)}"
+        )
+    values: dict[str, Any] = {}
+    for setting in SETTINGS:
+        given = arguments.get(setting.name)
+        if given is not None:
+            try:
+                values[setting.name] = setting.parse(given)
+            except Invalid as error:
+                raise Invalid(f"{setting.name}: {error}") from None
+        elif environ.get(setting.variable, "").strip():
+            try:
+                values[setting.name] = setting.parse(environ[setting.variable])
+            except Invalid as error:
+                log.warning("%s: %s; the default is used", setting.variable, error)
+    return Config(**values)

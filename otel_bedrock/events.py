@@ -1,0 +1,192 @@
+"""Events: what the events of one stream say, gathered while the user iterates.
+
+One class for each dialect; `see` is called with every parsed event and must cost next to
+nothing for the hundreds that hold text only.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from otel_bedrock import answer, usage
+from otel_bedrock.call import Usage
+from otel_bedrock.paths import dig
+from otel_bedrock.providers import Provider
+
+Clock = Callable[[], float]
+_clock: Clock = time.perf_counter
+
+
+class Events(Protocol):
+    """What gathers the events of a stream.
+
+    `first` and `last` are the times (`time.perf_counter`, seconds) of the first event and of
+    the last that carried output. `final` turns True with the event after which usage does
+    not change any more. `gap`, where set, is given the seconds between two chunks.
+    """
+
+    first: float | None
+    last: float | None
+    final: bool
+    gap: Callable[[float], None] | None
+
+    def see(self, event: Any) -> None:
+        """Take one parsed event; never changes it."""
+
+    def found(self) -> answer.Found:
+        """Return what is known by now, as fields of an Outcome; usage is not among them."""
+
+    def usage(self) -> Usage | None:
+        """Return the usage that is known by now to be exact."""
+
+
+class ConverseEvents:
+    """ConverseStream: all of the usage is in `metadata`, the last event."""
+
+    __slots__ = (
+        "_found", "_inclusive", "_reports", "_stopped", "final", "first", "gap", "last",
+    )
+
+    def __init__(self, provider: Provider) -> None:
+        self.first: float | None = None
+        self.last: float | None = None
+        self.final = False
+        self.gap: Callable[[float], None] | None = None
+        self._inclusive = provider.converse_stream_inclusive
+        self._found: answer.Found = {}
+        self._reports: dict[str, usage.Report | None] = {}
+        self._stopped = False
+
+    def see(self, event: Any) -> None:
+        if "contentBlockDelta" in event:
+            now = _clock()
+            if self.gap is not None and self.last is not None:
+                self.gap(now - self.last)
+            self.last = now
+            if self.first is None:
+                self.first = now
+            return
+        if self.first is None:
+            self.first = _clock()
+        stop = event.get("messageStop")
+        if stop is not None:
+            self._see_stop(stop)
+        metadata = event.get("metadata")
+        if metadata is not None:
+            self._see_metadata(metadata)
+
+    def _see_stop(self, stop: Any) -> None:
+        reasons = answer.as_reasons(dig(stop, "stopReason"))
+        if reasons:
+            self._found["finish_reasons"] = reasons
+            if reasons[0] == answer.GUARDRAIL_INTERVENED:
+                self._found["guardrail_action"] = "INTERVENED"
+        additional = usage.read_additional(dig(stop, "additionalModelResponseFields"))
+        self._reports["additional"] = usage.merge(self._reports.get("additional"), additional)
+        self._stopped = True
+
+    def _see_metadata(self, metadata: Any) -> None:
+        self._found.update(answer.read_converse_details(metadata))
+        report = usage.read_usage(metadata, inclusive=self._inclusive)
+        self._reports["usage"] = usage.merge(self._reports.get("usage"), report)
+        self.final = self.final or report is not None
+
+    def found(self) -> answer.Found:
+        return {**self._found, "complete": self._stopped or self.final}
+
+    def usage(self) -> Usage | None:
+        return usage.decide(
+            (self._reports.get("usage"), self._reports.get("additional")),
+            final=self._stopped or self.final,
+        )
+
+
+class InvokeEvents:
+    """InvokeModelWithResponseStream: chunks in the provider's own dialect.
+
+    A chunk is parsed only where it can hold more than text: the first one, and those in
+    which a piece of a key stands. Text that holds such a piece costs one needless parse.
+    """
+
+    __slots__ = (
+        "_ended", "_found", "_provider", "_report", "_metrics", "final", "first", "gap", "last",
+    )
+
+    # Every spelling of a token count has the one, every spelling of a finish reason the
+    # other; `guardrailAction` comes with the metrics.
+    _COUNT = b"oken"
+    _REASON = b"eason"
+    _NO_REASON = b'eason":null'
+
+    def __init__(self, provider: Provider) -> None:
+        self.first: float | None = None
+        self.last: float | None = None
+        self.final = False
+        self.gap: Callable[[float], None] | None = None
+        self._provider = provider
+        self._report: usage.Report | None = None
+        self._metrics: usage.Report | None = None
+        self._found: answer.Found = {}
+        self._ended = False
+
+    def see(self, event: Any) -> None:
+        chunk = event.get("chunk")
+        if chunk is None:
+            return
+        data = chunk.get("bytes") or b""
+        now = _clock()
+        if self.gap is not None and self.last is not None:
+            self.gap(now - self.last)
+        self.last = now
+        if self.first is None:
+            self.first = now
+        elif self._COUNT not in data and (
+            self._REASON not in data or data.count(self._REASON) == data.count(self._NO_REASON)
+        ):
+            return
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            chunk = json.loads(data)
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(chunk, Mapping):
+            return
+        self._report = usage.merge(self._report, usage.read_body(chunk))
+        details = answer.read_body_details(chunk, self._provider)
+        self._found.update(details)
+        self._ended = self._ended or "finish_reasons" in details
+        metrics = usage.read_metrics(chunk)
+        if metrics is not None:
+            self._metrics = usage.merge(self._metrics, metrics)
+            self._ended = self.final = True
+            self._see_latency(chunk[usage.METRICS_KEY])
+
+    def _see_latency(self, metrics: Any) -> None:
+        latency = usage.whole(dig(metrics, "invocationLatency"))
+        if latency is not None:
+            self._found["server_latency_ms"] = latency
+
+    def found(self) -> answer.Found:
+        return {**self._found, "complete": self._ended}
+
+    def usage(self) -> Usage | None:
+        return usage.decide((self._report, self._metrics), final=self._ended)
+
+
+def time_per_output_token(events: Events, counts: Usage | None) -> float | None:
+    """Return the seconds from first to last chunk over the output tokens after the first."""
+    tokens = counts.output_tokens if counts is not None else None
+    if tokens is None or tokens < 2 or events.first is None or events.last is None:
+        return None
+    return (events.last - events.first) / (tokens - 1)
+
+
+DIALECTS: Mapping[str, Callable[[Provider], Events]] = {
+    "converse": ConverseEvents,
+    "invoke": InvokeEvents,
+}

@@ -1,0 +1,196 @@
+"""Instrumentor: instrument(), uninstrument() and BedrockInstrumentor, under one lock."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry import metrics, trace
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+from typing_extensions import Unpack
+
+from otel_bedrock import abandoned, patch, sdk
+from otel_bedrock.config import Config, Settings, read_config
+from otel_bedrock.recorder import Recorder
+
+log = logging.getLogger("otel_bedrock")
+
+_NO_SDK = (
+    "no OpenTelemetry SDK is configured: Bedrock calls are not reported. Set one up, or call"
+    " otel_bedrock.instrument(otlp_endpoint='http://localhost:4318')"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What the last instrument() was given: the same again does nothing."""
+
+    config: Config
+    tracer_provider: trace.TracerProvider | None
+    meter_provider: metrics.MeterProvider | None
+    logger_provider: Any
+    automatic: bool
+
+    def same_as(self, other: _Given) -> bool:
+        return (
+            self.config == other.config
+            and self.tracer_provider is other.tracer_provider
+            and self.meter_provider is other.meter_provider
+            and self.logger_provider is other.logger_provider
+        )
+
+
+class _Active:
+    """The process's one activation."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.given: _Given | None = None
+        self.recorder: Recorder | None = None
+        self.unwrap: Callable[[], None] | None = None
+        self.providers = sdk.Providers()
+        self.live = False
+        self.said = False
+
+    def current(self) -> Recorder | None:
+        """Return the Recorder for a call that starts now; None where nobody would see it."""
+        if self.live:
+            return self.recorder
+        return self._look()
+
+    def _look(self) -> Recorder | None:
+        given, recorder = self.given, self.recorder
+        if given is None or recorder is None:
+            return None
+        # Providers may be set after instrument(): the API's stand-ins pass on to them.
+        if sdk.is_tracing(given.tracer_provider) or sdk.is_metering(given.meter_provider):
+            self.live = True
+            return recorder
+        if not self.said:
+            self.said = True
+            if not sdk.disabled():
+                log.warning(_NO_SDK)
+        return None
+
+
+_active = _Active()
+
+
+def instrument(
+    *,
+    tracer_provider: trace.TracerProvider | None = None,
+    meter_provider: metrics.MeterProvider | None = None,
+    logger_provider: Any = None,
+    otlp_endpoint: str | None = None,
+    **settings: Unpack[Settings],
+) -> None:
+    """Report every Amazon Bedrock call of this process, from now on.
+
+    Covers clients made before and after, by boto3, boto3.Session and botocore. Called again
+    it re-configures: the same settings do nothing, others replace the former with one
+    warning; nothing is patched twice.
+
+    Args:
+        tracer_provider: where spans go; the global one unless given, also one set later.
+        meter_provider: where metrics go; likewise.
+        logger_provider: where content events go; likewise.
+        otlp_endpoint: base URL of an OTLP endpoint (`http://localhost:4318`). Sets up the
+            OpenTelemetry SDK as the global one, once, unless there is one. Without it no
+            global state is touched.
+        **settings: see the table of settings in README.
+
+    Raises:
+        TypeError: a name is no setting.
+        ValueError: a setting has a value that it cannot have. Nothing has changed then. Wrong
+            values of environment variables warn, and the default is taken.
+    """
+    given = _Given(
+        config=read_config({"otlp_endpoint": otlp_endpoint, **settings}),
+        tracer_provider=tracer_provider,
+        meter_provider=meter_provider,
+        logger_provider=logger_provider,
+        automatic=False,
+    )
+    _activate(given)
+    BedrockInstrumentor()._is_instrumented_by_opentelemetry = True
+
+
+def _activate(given: _Given) -> None:
+    with _active.lock:
+        before = _active.given
+        if before is not None:
+            if given.same_as(before):
+                if not given.automatic:
+                    _active.given = given
+                return
+            if given.automatic:
+                # What the program asked for by hand stays.
+                return
+            if not before.automatic:
+                log.warning("instrument() was called before; its new settings replace the former")
+        endpoint = given.config.otlp_endpoint
+        if endpoint is not None and given.tracer_provider is None and given.meter_provider is None:
+            if _active.providers.tracer_provider is None:
+                _active.providers = sdk.set_up(endpoint)
+        recorder = Recorder(given.config, given.tracer_provider, given.meter_provider)
+        if _active.unwrap is None:
+            _active.unwrap = patch.wrap(_active.current)
+        if _active.recorder is not None:
+            _active.recorder.close()
+        _active.live = False
+        _active.recorder = recorder
+        _active.given = given
+
+
+def uninstrument() -> None:
+    """Take every patch off, and shut down the providers that instrument() made.
+
+    OpenTelemetry's global providers cannot be unset: one that instrument(otlp_endpoint=…) made
+    stays the global one, shut down, and a later otlp_endpoint= cannot replace it. Does nothing
+    where nothing is instrumented.
+    """
+    with _active.lock:
+        if _active.unwrap is None:
+            return
+        abandoned.look()
+        _active.unwrap()
+        _active.unwrap = None
+        if _active.recorder is not None:
+            _active.recorder.close()
+        _active.recorder = _active.given = None
+        _active.live = _active.said = False
+        providers, _active.providers = _active.providers, sdk.Providers()
+    BedrockInstrumentor()._is_instrumented_by_opentelemetry = False
+    providers.shutdown()
+
+
+def flush(timeout: float = 5.0) -> bool:
+    """Tell what is waiting and export it, within `timeout` seconds.
+
+    Returns True where everything left in time, or nothing is instrumented. Never raises.
+    """
+    abandoned.look()
+    given = _active.given
+    if given is None:
+        return True
+    return sdk.flush(timeout, given.tracer_provider, given.meter_provider)
+
+
+class BedrockInstrumentor(BaseInstrumentor):  # type: ignore[misc]
+    """The same as OpenTelemetry's own instrumentors, for `opentelemetry-instrument`."""
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        return ("boto3 >= 1.34.116",)
+
+    def _instrument(self, **kwargs: Any) -> None:
+        automatic = not kwargs
+        if not automatic:
+            instrument(**kwargs)
+            return
+        _activate(_Given(read_config({}), None, None, None, automatic=True))
+
+    def _uninstrument(self, **kwargs: Any) -> None:
+        uninstrument()

@@ -1,0 +1,338 @@
+"""TABLE: one row for each body shape of InvokeModel, by model provider.
+
+To add a provider: record one exchange as a fixture and add a row here. None is needed where
+the response headers carry the counts and nothing else of the body is wanted: unknown models
+are read by `GENERIC`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from otel_bedrock.model_id import ModelId
+from otel_bedrock.operations import CHAT, EMBEDDINGS, GENERATE_CONTENT, TEXT_COMPLETION
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One row; paths are those of `paths.dig`.
+
+    A row is for the models of `provider` whose base id, after the provider, begins with one
+    of `models` (all, where empty). `operation` is None where the request's shape decides.
+    `parameters` maps request parameters to where the request body has them. `tokens` is
+    False for models that are not billed by tokens. `body` says that the answer's body holds
+    something that headers lack, so it is worth looking at while the user reads it.
+    `splits_cache_write`: the body tells a cache write's TTL. `includes_cache`: the body's input
+    count has cached tokens in it. `converse_stream_inclusive` marks families whose ConverseStream counts cache tokens in
+    `inputTokens` as well. `evidence` says where the row comes from.
+    """
+
+    title: str
+    provider: str | None
+    models: tuple[str, ...] = ()
+    operation: str | None = None
+    parameters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    finish_reason: tuple[str, ...] = ()
+    response_id: tuple[str, ...] = ()
+    response_model: tuple[str, ...] = ()
+    tokens: bool = True
+    body: bool = True
+    splits_cache_write: bool = False
+    includes_cache: bool = False
+    converse_stream_inclusive: bool = False
+    evidence: str = ""
+
+
+_SNAKE = MappingProxyType(
+    {
+        "max_tokens": ("max_tokens", "max_completion_tokens"),
+        "temperature": ("temperature",),
+        "top_p": ("top_p",),
+        "top_k": ("top_k",),
+        "stop_sequences": ("stop", "stop_sequences"),
+        "frequency_penalty": ("frequency_penalty",),
+        "presence_penalty": ("presence_penalty",),
+        "seed": ("seed",),
+        "choice_count": ("n",),
+    }
+)
+
+TABLE = (
+    Provider(
+        "Anthropic Claude (text completions)",
+        "anthropic",
+        models=("claude-v", "claude-instant"),
+        operation=TEXT_COMPLETION,
+        parameters={
+            "max_tokens": ("max_tokens_to_sample", "max_tokens"),
+            "temperature": ("temperature",),
+            "top_p": ("top_p",),
+            "top_k": ("top_k",),
+            "stop_sequences": ("stop_sequences",),
+        },
+        finish_reason=("stop_reason", "delta.stop_reason"),
+        response_id=("id", "message.id"),
+        response_model=("model", "message.model"),
+        evidence="model-parameters-anthropic-claude-text-completion",
+    ),
+    Provider(
+        "Anthropic Claude",
+        "anthropic",
+        operation=CHAT,
+        parameters={
+            "max_tokens": ("max_tokens",),
+            "temperature": ("temperature",),
+            "top_p": ("top_p",),
+            "top_k": ("top_k",),
+            "stop_sequences": ("stop_sequences",),
+        },
+        finish_reason=("stop_reason", "delta.stop_reason"),
+        response_id=("id", "message.id"),
+        response_model=("model", "message.model"),
+        splits_cache_write=True,
+        evidence="model-parameters-anthropic-claude-messages",
+    ),
+    Provider(
+        "Amazon Nova embeddings",
+        "amazon",
+        models=("nova-2-multimodal-embeddings",),
+        operation=EMBEDDINGS,
+        parameters={
+            "dimension_count": (
+                "singleEmbeddingParams.embeddingDimension",
+                "segmentedEmbeddingParams.embeddingDimension",
+            )
+        },
+        body=False,
+        evidence="model-parameters-nova-embeddings: no usage in the body",
+    ),
+    Provider(
+        "Amazon Nova images and video",
+        "amazon",
+        models=("nova-canvas", "nova-reel", "titan-image"),
+        operation=GENERATE_CONTENT,
+        tokens=False,
+        body=False,
+        evidence="model-parameters-nova-canvas: billed by image or second",
+    ),
+    Provider(
+        "Amazon Nova",
+        "amazon",
+        models=("nova-",),
+        operation=CHAT,
+        parameters={
+            "max_tokens": ("inferenceConfig.maxTokens", "inferenceConfig.max_new_tokens"),
+            "temperature": ("inferenceConfig.temperature",),
+            "top_p": ("inferenceConfig.topP", "inferenceConfig.top_p"),
+            "top_k": ("inferenceConfig.topK", "inferenceConfig.top_k"),
+            "stop_sequences": ("inferenceConfig.stopSequences",),
+        },
+        finish_reason=("stopReason", "messageStop.stopReason"),
+        evidence="nova user guide, complete request schema",
+    ),
+    Provider(
+        "Amazon Titan embeddings",
+        "amazon",
+        models=("titan-embed",),
+        operation=EMBEDDINGS,
+        parameters={
+            "dimension_count": ("dimensions", "embeddingConfig.outputEmbeddingLength"),
+            "encoding_formats": ("embeddingTypes",),
+        },
+        body=False,
+        evidence="model-parameters-titan-embed-text",
+    ),
+    Provider(
+        "Amazon Titan text",
+        "amazon",
+        models=("titan-t",),
+        operation=TEXT_COMPLETION,
+        parameters={
+            "max_tokens": ("textGenerationConfig.maxTokenCount",),
+            "temperature": ("textGenerationConfig.temperature",),
+            "top_p": ("textGenerationConfig.topP",),
+            "stop_sequences": ("textGenerationConfig.stopSequences",),
+        },
+        finish_reason=("results.*.completionReason", "completionReason"),
+        evidence="model-parameters-titan-text",
+    ),
+    Provider(
+        "Meta Llama",
+        "meta",
+        operation=TEXT_COMPLETION,
+        parameters={
+            "max_tokens": ("max_gen_len",),
+            "temperature": ("temperature",),
+            "top_p": ("top_p",),
+        },
+        finish_reason=("stop_reason",),
+        evidence="model-parameters-meta",
+    ),
+    Provider(
+        "Mistral",
+        "mistral",
+        parameters=_SNAKE,
+        finish_reason=(
+            "outputs.*.stop_reason",
+            "choices.*.finish_reason",
+            "choices.*.stop_reason",
+        ),
+        response_id=("id",),
+        response_model=("model",),
+        evidence="model-parameters-mistral-text-completion, -chat-completion",
+    ),
+    Provider(
+        "Cohere embeddings",
+        "cohere",
+        models=("embed-",),
+        operation=EMBEDDINGS,
+        parameters={
+            "dimension_count": ("output_dimension",),
+            "encoding_formats": ("embedding_types",),
+        },
+        body=False,
+        evidence="model-parameters-embed",
+    ),
+    Provider(
+        "Cohere rerank",
+        "cohere",
+        models=("rerank-",),
+        operation="retrieval",
+        tokens=False,
+        body=False,
+        evidence="model-parameters-rerank: billed by search units",
+    ),
+    Provider(
+        "Cohere Command",
+        "cohere",
+        parameters={
+            "max_tokens": ("max_tokens",),
+            "temperature": ("temperature",),
+            "top_p": ("p",),
+            "top_k": ("k",),
+            "stop_sequences": ("stop_sequences",),
+            "frequency_penalty": ("frequency_penalty",),
+            "presence_penalty": ("presence_penalty",),
+            "seed": ("seed",),
+            "choice_count": ("num_generations",),
+        },
+        finish_reason=("finish_reason", "generations.*.finish_reason"),
+        response_id=("response_id", "id"),
+        evidence="model-parameters-cohere-command, -command-r-plus",
+    ),
+    Provider(
+        "AI21 Jurassic-2",
+        "ai21",
+        models=("j2-",),
+        operation=TEXT_COMPLETION,
+        parameters={
+            "max_tokens": ("maxTokens",),
+            "temperature": ("temperature",),
+            "top_p": ("topP",),
+            "stop_sequences": ("stopSequences",),
+            "choice_count": ("numResults",),
+        },
+        finish_reason=("completions.*.finishReason.reason",),
+        evidence="model-parameters-jurassic2",
+    ),
+    Provider(
+        "OpenAI",
+        "openai",
+        operation=CHAT,
+        parameters=_SNAKE,
+        finish_reason=("choices.*.finish_reason",),
+        response_id=("id",),
+        response_model=("model",),
+        includes_cache=True,
+        converse_stream_inclusive=True,
+        evidence="model-parameters-openai; ConverseStream of gpt-5.6 gave inputTokens 4995 with"
+        " cacheWriteInputTokens 4993 where Converse gave 2 (maximhq/bifrost#6942)",
+    ),
+    Provider(
+        "Stability",
+        "stability",
+        operation=GENERATE_CONTENT,
+        tokens=False,
+        body=False,
+        evidence="model-parameters-stability-diffusion: billed by image",
+    ),
+    Provider(
+        "Luma",
+        "luma",
+        operation=GENERATE_CONTENT,
+        tokens=False,
+        body=False,
+        evidence="model-parameters-luma: billed by second of video",
+    ),
+    Provider(
+        "TwelveLabs embeddings",
+        "twelvelabs",
+        models=("marengo-",),
+        operation=EMBEDDINGS,
+        body=False,
+        evidence="model-parameters-marengo: counts, where there are any, in headers",
+    ),
+)
+
+# Every other model: OpenAI's shape first, which most of them took, then what others have.
+GENERIC = Provider(
+    "every other model",
+    None,
+    parameters={
+        **_SNAKE,
+        "max_tokens": ("max_tokens", "max_completion_tokens", "max_gen_len", "maxTokens"),
+    },
+    finish_reason=(
+        "choices.*.finish_reason",
+        "stop_reason",
+        "delta.stop_reason",
+        "stopReason",
+        "messageStop.stopReason",
+        "finish_reason",
+        "outputs.*.stop_reason",
+        "choices.*.stop_reason",
+    ),
+    response_id=("id", "message.id"),
+    response_model=("model", "message.model"),
+    splits_cache_write=True,
+    includes_cache=True,
+    evidence="model-parameters-openai; most newer providers answer in this shape",
+)
+
+_ROWS_OF: dict[str | None, tuple[Provider, ...]] = {}
+for _row in TABLE:
+    _ROWS_OF[_row.provider] = (*_ROWS_OF.get(_row.provider, ()), _row)
+
+
+def provider_of(model: ModelId) -> Provider:
+    """Return the row of TABLE that fits `model`, GENERIC where none does."""
+    name = (model.base_id or "").partition(".")[2]
+    for row in _ROWS_OF.get(model.provider, ()):
+        if not row.models or name.startswith(row.models):
+            return row
+    return GENERIC
+
+
+# The operation of a model that its id does not tell, by the request body: first match wins.
+# https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html
+OPERATION_BY_REQUEST = (
+    (EMBEDDINGS, ("texts",)),
+    (EMBEDDINGS, ("inputText", "embeddingTypes")),
+    (EMBEDDINGS, ("inputText", "dimensions")),
+    (EMBEDDINGS, ("inputText", "embeddingConfig")),
+    (CHAT, ("messages",)),
+    (TEXT_COMPLETION, ("prompt",)),
+    (TEXT_COMPLETION, ("inputText",)),
+)
+
+
+def operation_of(row: Provider, request: Mapping[str, object] | None) -> str:
+    """Return the value of `gen_ai.operation.name` for an InvokeModel call."""
+    if row.operation is not None:
+        return row.operation
+    for operation, keys in OPERATION_BY_REQUEST:
+        if request is not None and all(key in request for key in keys):
+            return operation
+    return CHAT

@@ -1,0 +1,151 @@
+"""Requests: the parameters of one API call, read into a Call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from otel_bedrock.call import Call
+from otel_bedrock.model_id import ModelId, parse, resolve
+from otel_bedrock.operations import Operation
+from otel_bedrock.paths import dig, first
+from otel_bedrock.providers import Provider, operation_of, provider_of
+
+Parameters = Mapping[str, Any]
+
+_NO_MODEL = ModelId(name="")
+
+# Short name (see signals.PARAMETERS) -> path in the parameters of Converse and ConverseStream.
+_CONVERSE = (
+    ("max_tokens", "inferenceConfig.maxTokens"),
+    ("temperature", "inferenceConfig.temperature"),
+    ("top_p", "inferenceConfig.topP"),
+    ("stop_sequences", "inferenceConfig.stopSequences"),
+    ("top_k", "additionalModelRequestFields.top_k"),
+    ("guardrail_id", "guardrailConfig.guardrailIdentifier"),
+    ("service_tier", "serviceTier.type"),
+    ("latency_mode", "performanceConfig.latency"),
+)
+
+# The same for what InvokeModel takes beside its body.
+_INVOKE = (
+    ("guardrail_id", "guardrailIdentifier"),
+    ("service_tier", "serviceTier"),
+    ("latency_mode", "performanceConfigLatency"),
+)
+
+
+def read_call(
+    row: Operation,
+    parameters: Parameters,
+    *,
+    address: str | None = None,
+    port: int | None = None,
+    region: str | None = None,
+    body_limit: int = 65_536,
+    aliases: Mapping[str, str] | None = None,
+    wanted: bool = True,
+) -> tuple[Call, Provider]:
+    """Read what is known before the call: a Call, and the row of its model's provider.
+
+    `wanted` is False where nobody will see request parameters (a span that is not recorded):
+    then only what names the call is read.
+    """
+    sent = parameters.get("modelId")
+    model = parse(sent) if isinstance(sent, str) else _NO_MODEL
+    if aliases and model.base_id is None:
+        model = resolve(model, aliases)
+    provider = provider_of(model)
+    operation = row.name
+    body: Mapping[str, Any] | None = None
+    if row.reads == "invoke" and (wanted or provider.operation is None):
+        body = read_json(parameters.get("body"), body_limit)
+    if operation is None:
+        operation = operation_of(provider, body)
+    found = _READERS[row.reads](parameters, body, provider) if wanted else {}
+    if row.stream is not None:
+        found["stream"] = True
+    call = Call(
+        api=row.api,
+        operation=operation,
+        model=model,
+        address=address,
+        port=port,
+        region=region,
+        streamed=row.stream is not None,
+        parameters=found,
+    )
+    return call, provider
+
+
+def read_json(body: Any, limit: int) -> Mapping[str, Any] | None:
+    """Return a request body as a JSON object; None where it is none, too large or a file.
+
+    A file-like body is the caller's: reading it would change what is sent.
+    """
+    if isinstance(body, memoryview):
+        if body.nbytes > limit:
+            return None
+        body = body.tobytes()
+    if not isinstance(body, (str, bytes, bytearray)) or len(body) > limit:
+        return None
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return data if isinstance(data, Mapping) else None
+
+
+def _scalar(value: Any) -> Any:
+    """Return what may be an attribute: a string, a number, or a tuple of strings."""
+    if isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    return None
+
+
+def _pick(source: Any, paths: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    found = {}
+    for name, path in paths:
+        value = _scalar(dig(source, path))
+        if value is not None:
+            found[name] = value
+    return found
+
+
+def _read_converse(parameters: Parameters, _: Any, __: Provider) -> dict[str, Any]:
+    found = _pick(parameters, _CONVERSE)
+    metadata = parameters.get("requestMetadata")
+    if isinstance(metadata, Mapping):
+        found["request_metadata"] = metadata
+    return found
+
+
+def _read_invoke(
+    parameters: Parameters, body: Mapping[str, Any] | None, provider: Provider
+) -> dict[str, Any]:
+    found = _pick(parameters, _INVOKE)
+    if body is not None:
+        for name, paths in provider.parameters.items():
+            value = _scalar(first(body, paths))
+            if value is not None:
+                found[name] = value
+    metadata = parameters.get("requestMetadata")
+    if isinstance(metadata, str):
+        metadata = read_json(metadata, 65_536)
+    if isinstance(metadata, Mapping):
+        found["request_metadata"] = metadata
+    return found
+
+
+def _read_nothing(_: Parameters, __: Any, ___: Provider) -> dict[str, Any]:
+    return {}
+
+
+_READERS: Mapping[str, Callable[[Parameters, Any, Provider], dict[str, Any]]] = {
+    "converse": _read_converse,
+    "invoke": _read_invoke,
+    "count_tokens": _read_nothing,
+}

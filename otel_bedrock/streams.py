@@ -1,0 +1,199 @@
+"""Streams and bodies: the user's own object back, observed while the user reads it.
+
+Knows nothing of OpenTelemetry. What is shadowed on the user's object is in SEAMS; nothing is
+read, buffered, delayed or changed. Every shadow holds its object by a weak reference: a
+strong one would make a cycle and delay the release of the connection.
+
+When a watched object is collected, `Observer.dropped` runs inside the garbage collector,
+which may run anywhere, also under a lock of the metrics SDK: it must take no lock.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+# Which names we put on which object. `close` ends the telling early; `_otel_bedrock_watch`
+# holds the tether that tells when the object is collected.
+SEAMS = {
+    "botocore.eventstream.EventStream": (
+        "_event_generator",
+        "_parse_event",
+        "close",
+        "_otel_bedrock_watch",
+    ),
+    "botocore.response.StreamingBody": ("close",),
+    "urllib3.response.HTTPResponse": ("read", "read1", "read_chunked", "_otel_bedrock_watch"),
+}
+
+
+class Observer(Protocol):
+    """What is told about one stream or body. None of its methods may raise."""
+
+    def see(self, piece: Any) -> None:
+        """One event of a stream, or the bytes that one read of a body gave."""
+
+    def ended(self, error: BaseException | None) -> None:
+        """Exhausted or closed (None), or failed with `error`; may be called more than once."""
+
+    def dropped(self) -> None:
+        """Collected without an end. Runs in the garbage collector: takes no lock."""
+
+
+class Unwatchable(Exception):
+    """The object lacks a seam that we know; it is left as it is."""
+
+
+class _Tether:
+    """Lives in the watched object; dies with it, and says so."""
+
+    __slots__ = ("observer",)
+
+    def __init__(self, observer: Observer) -> None:
+        self.observer: Observer | None = observer
+
+    def __del__(self) -> None:
+        observer = self.observer
+        if observer is not None:
+            observer.dropped()
+
+
+def watch_events(stream: Any, observer: Observer) -> None:
+    """Observe botocore's EventStream `stream`: every parsed event, and its end.
+
+    Raises:
+        Unwatchable: the stream is not made as we know it; it was not touched.
+    """
+    kind = type(stream)
+    names = getattr(stream, "__dict__", None)
+    if (
+        names is None
+        or "_event_generator" not in names
+        or not callable(getattr(kind, "_parse_event", None))
+        or not callable(getattr(kind, "close", None))
+    ):
+        raise Unwatchable(f"{kind.__module__}.{kind.__qualname__}")
+    parse, close = kind._parse_event, kind.close
+    this = weakref.ref(stream)
+    see = observer.see
+
+    def parse_event(raw: Any) -> Any:
+        try:
+            event = parse(this(), raw)
+        except BaseException as error:
+            observer.ended(error)
+            raise
+        if event:
+            see(event)
+        return event
+
+    def close_stream() -> Any:
+        try:
+            return close(this())
+        finally:
+            observer.ended(None)
+
+    names["_event_generator"] = _until_end(names["_event_generator"], observer)
+    names["_parse_event"] = parse_event
+    names["close"] = close_stream
+    names["_otel_bedrock_watch"] = _Tether(observer)
+
+
+def _until_end(events: Iterator[Any], observer: Observer) -> Iterator[Any]:
+    try:
+        yield from events
+    except GeneratorExit:
+        # Let go of, not ended: botocore allows to break and to go on later, and this
+        # generator may be closed by the garbage collector.
+        raise
+    except BaseException as error:
+        observer.ended(error)
+        raise
+    observer.ended(None)
+
+
+def watch_body(body: Any, observer: Observer) -> Callable[[], bool]:
+    """Observe a StreamingBody: the bytes of each read below it, and its end.
+
+    `with body as f` hands out the urllib3 response, and `readlines` goes past the body, so
+    the response is the only place that sees every read. Reads call each other there, so only
+    the outermost is seen. `close` is shadowed on the body alone: the response's own is called
+    by its finalizer too, which must reach the real one, and may run in the garbage collector.
+
+    Returns a function that tells whether the response was closed past us (by `with`, or
+    directly); it holds nothing alive.
+
+    Raises:
+        Unwatchable: an object takes no attributes or no weak references; none was touched.
+    """
+    raw = getattr(body, "_raw_stream", None)
+    kind, body_kind = type(raw), type(body)
+    names, body_names = getattr(raw, "__dict__", None), getattr(body, "__dict__", None)
+    if names is None or body_names is None or not callable(getattr(kind, "read", None)):
+        raise Unwatchable(f"{kind.__module__}.{kind.__qualname__}")
+    try:
+        this, this_body = weakref.ref(raw), weakref.ref(body)
+    except TypeError:
+        raise Unwatchable(f"{kind.__module__}.{kind.__qualname__}") from None
+    depth = 0
+
+    def shadow(read: Callable[..., Any], takes_all: bool) -> Callable[..., Any]:
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            nonlocal depth
+            depth += 1
+            try:
+                data = read(this(), *args, **kwargs)
+            except BaseException as error:
+                if depth == 1:
+                    observer.ended(error)
+                raise
+            finally:
+                depth -= 1
+            if depth == 0:
+                observer.see(data)
+                amount = args[0] if args else kwargs.get("amt")
+                everything = takes_all and (amount is None or amount < 0)
+                if everything or (not data and amount != 0):
+                    observer.ended(None)
+            return data
+
+        return watched
+
+    def read_chunked(*args: Any, **kwargs: Any) -> Iterator[bytes]:
+        nonlocal depth
+        chunks = kind.read_chunked(this(), *args, **kwargs)
+        while True:
+            depth += 1
+            try:
+                chunk = next(chunks)
+            except StopIteration:
+                break
+            except BaseException as error:
+                observer.ended(error)
+                raise
+            finally:
+                depth -= 1
+            if depth == 0:
+                observer.see(chunk)
+            yield chunk
+        observer.ended(None)
+
+    def close() -> Any:
+        try:
+            return body_kind.close(this_body())
+        finally:
+            observer.ended(None)
+
+    def closed() -> bool:
+        response = this()
+        return response is not None and bool(getattr(response, "closed", False))
+
+    names["read"] = shadow(kind.read, takes_all=True)
+    if callable(getattr(kind, "read1", None)):
+        names["read1"] = shadow(kind.read1, takes_all=False)
+    if callable(getattr(kind, "read_chunked", None)):
+        names["read_chunked"] = read_chunked
+    names["_otel_bedrock_watch"] = _Tether(observer)
+    body_names["close"] = close
+    return closed

@@ -1,0 +1,345 @@
+"""Usage: the one place where it is decided which count is true.
+
+A `Report` is what one place (usage member, headers, body, invocation metrics) said;
+`decide` makes a Usage of several, the most trusted first. Rules, and the evidence for each:
+
+- Counts are merged field by field, never added: `message_delta` of Claude is cumulative, and
+  `amazon-bedrock-invocationMetrics` repeats what the chunks said (langchain-aws#164 added).
+- Headers come before the body: Nova under a guardrail sent `{"inputTokens": 30}` alone in the
+  body while the header knew 51 output tokens.
+- In a stream the provider's own usage comes before the invocation metrics: Claude 3.5 tool
+  calls ended with 133 output tokens where the metrics said 97, and the same call without a
+  stream was billed 135.
+- Bedrock's own counts, and most bodies, exclude cache tokens from the input; bodies in
+  OpenAI's shape include them. `Usage.input_tokens` is always the total.
+- An answer that tells the total says so by its shape, and then that total holds, also over
+  a header: header and body agree on it wherever nothing is cached.
+- A TTL split of the cache write counts only where its parts sum to the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from otel_bedrock.call import Usage
+from otel_bedrock.paths import dig, first
+
+USAGE = "usage"
+HEADERS = "headers"
+BODY = "body"
+METRICS = "metrics"
+
+METRICS_KEY = "amazon-bedrock-invocationMetrics"
+
+# OTLP carries counts as signed 64-bit integers; a larger "count" is no count.
+_MOST = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One spelling of usage: where each count stands, by `paths.dig`.
+
+    `anchors` are the paths of which one must be there for the shape to be recognised.
+    `inclusive` says that `input` counts cache tokens as well. `details` leads to a list of
+    `{ttl, inputTokens}`.
+    """
+
+    name: str
+    anchors: tuple[str, ...]
+    input: tuple[str, ...] = ()
+    output: tuple[str, ...] = ()
+    cache_read: tuple[str, ...] = ()
+    cache_write: tuple[str, ...] = ()
+    cache_write_5m: tuple[str, ...] = ()
+    cache_write_1h: tuple[str, ...] = ()
+    reasoning: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()
+    inclusive: bool = False
+
+
+FIELDS = (
+    "input",
+    "output",
+    "cache_read",
+    "cache_write",
+    "cache_write_5m",
+    "cache_write_1h",
+    "reasoning",
+)
+
+
+def _under(roots: tuple[str, ...], *keys: str) -> tuple[str, ...]:
+    return tuple(f"{root}.{key}" for root in roots for key in keys)
+
+
+# Where `usage` stands: in a whole answer, in Claude's message_start, in a stream event of
+# Nova, in a stream event of the Responses API.
+_ROOTS = ("usage", "message.usage", "metadata.usage", "response.usage")
+
+SHAPES = (
+    Shape(
+        "OpenAI Responses",
+        anchors=_under(_ROOTS, "input_tokens_details"),
+        input=_under(_ROOTS, "input_tokens"),
+        output=_under(_ROOTS, "output_tokens"),
+        cache_read=_under(_ROOTS, "input_tokens_details.cached_tokens"),
+        cache_write=_under(_ROOTS, "input_tokens_details.cache_write_tokens"),
+        reasoning=_under(_ROOTS, "output_tokens_details.reasoning_tokens"),
+        inclusive=True,
+    ),
+    Shape(
+        "Anthropic",
+        anchors=_under(_ROOTS, "input_tokens", "output_tokens"),
+        input=_under(_ROOTS, "input_tokens"),
+        output=_under(_ROOTS, "output_tokens"),
+        cache_read=_under(_ROOTS, "cache_read_input_tokens"),
+        cache_write=_under(_ROOTS, "cache_creation_input_tokens"),
+        cache_write_5m=_under(_ROOTS, "cache_creation.ephemeral_5m_input_tokens"),
+        cache_write_1h=_under(_ROOTS, "cache_creation.ephemeral_1h_input_tokens"),
+        reasoning=_under(_ROOTS, "output_tokens_details.thinking_tokens"),
+    ),
+    Shape(
+        "Converse, Nova",
+        anchors=_under(_ROOTS, "inputTokens", "outputTokens"),
+        input=_under(_ROOTS, "inputTokens"),
+        output=_under(_ROOTS, "outputTokens"),
+        cache_read=_under(_ROOTS, "cacheReadInputTokens", "cacheReadInputTokenCount"),
+        cache_write=_under(_ROOTS, "cacheWriteInputTokens", "cacheWriteInputTokenCount"),
+        details=_under(_ROOTS, "cacheDetails"),
+    ),
+    Shape(
+        "OpenAI",
+        anchors=_under(_ROOTS, "prompt_tokens", "completion_tokens"),
+        input=_under(_ROOTS, "prompt_tokens"),
+        output=_under(_ROOTS, "completion_tokens"),
+        cache_read=_under(_ROOTS, "prompt_tokens_details.cached_tokens"),
+        cache_write=_under(_ROOTS, "prompt_tokens_details.cache_write_tokens"),
+        reasoning=_under(_ROOTS, "completion_tokens_details.reasoning_tokens"),
+        inclusive=True,
+    ),
+    Shape(
+        "Meta Llama",
+        anchors=("prompt_token_count", "generation_token_count"),
+        input=("prompt_token_count",),
+        output=("generation_token_count",),
+    ),
+    Shape(
+        "Amazon Titan",
+        anchors=("inputTextTokenCount", "totalOutputTextTokenCount", "results.*.tokenCount"),
+        input=("inputTextTokenCount",),
+        output=("results.*.tokenCount", "totalOutputTextTokenCount"),
+    ),
+    Shape(
+        "Cohere",
+        anchors=("meta.billed_units.input_tokens", "meta.billed_units.output_tokens"),
+        input=("meta.billed_units.input_tokens",),
+        output=("meta.billed_units.output_tokens",),
+    ),
+    Shape(
+        "AI21 Jurassic-2",
+        anchors=("completions.*.data.tokens.#",),
+        input=("prompt.tokens.#",),
+        output=("completions.*.data.tokens.#",),
+    ),
+)
+
+_METRICS_SHAPE = Shape(
+    "invocation metrics",
+    anchors=("inputTokenCount", "outputTokenCount"),
+    input=("inputTokenCount",),
+    output=("outputTokenCount",),
+    cache_read=("cacheReadInputTokenCount",),
+    cache_write=("cacheWriteInputTokenCount",),
+)
+
+_HEADER_NAMES = (
+    ("input", "x-amzn-bedrock-input-token-count"),
+    ("output", "x-amzn-bedrock-output-token-count"),
+    ("cache_read", "x-amzn-bedrock-cache-read-input-token-count"),
+    ("cache_write", "x-amzn-bedrock-cache-write-input-token-count"),
+)
+
+_TTL_FIELDS = {"5m": "cache_write_5m", "1h": "cache_write_1h"}
+
+_THINKING = "usage.output_tokens_details.thinking_tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one place said: its counts by the names of FIELDS, those it reported."""
+
+    source: str
+    counts: Mapping[str, int]
+    inclusive: bool = False
+
+
+def whole(value: Any) -> int | None:
+    """Return `value` as a token count, or None where it is none.
+
+    Whole floats count (Titan under a guardrail sends 28.0); booleans, fractions, negatives,
+    text and what OTLP cannot carry do not. A list is summed where every item counts.
+    """
+    if type(value) is int:
+        return value if 0 <= value <= _MOST else None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and 0 <= value <= _MOST else None
+    if isinstance(value, list):
+        parts = [whole(item) for item in value]
+        if not parts or None in parts:
+            return None
+        total = sum(part for part in parts if part is not None)
+        return total if total <= _MOST else None
+    return None
+
+
+def read_headers(headers: Mapping[str, Any]) -> Report | None:
+    """Read the token-count headers of an InvokeModel answer; names in lower case.
+
+    They stand in no service model; every provider of the recordings sets them.
+    """
+    counts = {}
+    for name, header in _HEADER_NAMES:
+        text = headers.get(header)
+        # isdecimal() takes digits of every script, and int() would read them.
+        if isinstance(text, str) and text.isascii() and text.isdecimal() and len(text) <= 19:
+            count = whole(int(text))
+            if count is not None:
+                counts[name] = count
+    return Report(HEADERS, counts) if counts else None
+
+
+def held(headers: Report | None, *, splits: bool, includes: bool) -> frozenset[str]:
+    """Return which counters wait for the body of an answer with these headers.
+
+    A cache write waits where the body `splits` it by TTL. The input waits where the body
+    `includes` cached tokens in its own count, and the headers say nothing of a cache.
+    """
+    counts = headers.counts if headers is not None else {}
+    waits = set()
+    if splits and counts.get("cache_write"):
+        waits.add("cache_write")
+    if includes and "cache_read" not in counts:
+        waits.add("input")
+    return frozenset(waits)
+
+
+def read_usage(answer: Any, *, inclusive: bool = False) -> Report | None:
+    """Read a Converse answer, or the metadata event of its stream.
+
+    `inclusive` is the provider row's word that its input may count cache tokens as well;
+    it holds only where the input is at least as large as they are.
+    """
+    report = _read(_CONVERSE, answer, USAGE)
+    if report is None:
+        return None
+    counts = dict(report.counts)
+    cached = counts.get("cache_read", 0) + counts.get("cache_write", 0)
+    counted_in = inclusive and cached > 0 and counts.get("input", 0) >= cached
+    return Report(USAGE, counts, counted_in)
+
+
+def read_additional(fields: Any) -> Report | None:
+    """Read `additionalModelResponseFields`: thinking tokens, where the caller asked for them."""
+    count = whole(dig(fields, _THINKING))
+    return None if count is None else Report(USAGE, {"reasoning": count})
+
+
+def read_body(body: Any) -> Report | None:
+    """Read the usage of an InvokeModel body or of one chunk of its stream, by its shape."""
+    if not isinstance(body, Mapping):
+        return None
+    for shape in SHAPES:
+        report = _read(shape, body, BODY)
+        if report is not None:
+            return report
+    return None
+
+
+def read_metrics(chunk: Any) -> Report | None:
+    """Read the `amazon-bedrock-invocationMetrics` of a stream's last chunk."""
+    metrics = chunk.get(METRICS_KEY) if isinstance(chunk, Mapping) else None
+    return None if metrics is None else _read(_METRICS_SHAPE, metrics, METRICS)
+
+
+def merge(older: Report | None, newer: Report | None) -> Report | None:
+    """Merge what two events of one stream said: field by field, the newer where it speaks."""
+    if older is None or newer is None:
+        return newer or older
+    return Report(
+        newer.source, {**older.counts, **newer.counts}, older.inclusive or newer.inclusive
+    )
+
+
+def decide(reports: Iterable[Report | None], *, final: bool = True) -> Usage | None:
+    """Make one Usage of `reports`, the most trusted first; None where nobody said anything.
+
+    `final` is False where a stream ended before its last event: its output count is then a
+    count so far, which is not what is billed, and is left out.
+    """
+    said = [report for report in reports if report is not None and report.counts]
+    if not said:
+        return None
+    counts = dict(said[0].counts)
+    for report in said[1:]:
+        counts = {**report.counts, **counts}
+    if not final:
+        counts.pop("output", None)
+        counts.pop("reasoning", None)
+        if not counts:
+            return None
+    read, write = counts.get("cache_read"), counts.get("cache_write")
+    cached = (read or 0) + (write or 0)
+    total = next(
+        (report.counts["input"] for report in said if report.inclusive and "input" in report.counts),
+        None,
+    )
+    uncached = None
+    if total is not None:
+        uncached = total - cached if total >= cached else None
+    elif "input" in counts:
+        uncached = counts["input"]
+        total = uncached + cached
+    split = [counts[name] for name in _TTL_FIELDS.values() if name in counts]
+    trusted = bool(split) and sum(split) == write
+    return Usage(
+        input_tokens=total,
+        output_tokens=counts.get("output"),
+        cache_read_tokens=read,
+        cache_write_tokens=write,
+        cache_write_5m_tokens=counts.get("cache_write_5m") if trusted else None,
+        cache_write_1h_tokens=counts.get("cache_write_1h") if trusted else None,
+        reasoning_tokens=counts.get("reasoning"),
+        uncached_tokens=uncached,
+        source=said[0].source,
+    )
+
+
+def _read(shape: Shape, data: Any, source: str) -> Report | None:
+    if all(dig(data, anchor) is None for anchor in shape.anchors):
+        return None
+    counts = {}
+    for name in FIELDS:
+        paths: tuple[str, ...] = getattr(shape, name)
+        count = whole(first(data, paths)) if paths else None
+        if count is not None:
+            counts[name] = count
+    for name, count in _by_ttl(first(data, shape.details)).items():
+        counts[name] = count
+    return Report(source, counts, shape.inclusive) if counts else None
+
+
+def _by_ttl(details: Any) -> dict[str, int]:
+    """Sum `cacheDetails` by TTL; nothing where one of its items is not understood."""
+    sums: dict[str, int] = {}
+    for item in details if isinstance(details, list) else ():
+        name = _TTL_FIELDS.get(dig(item, "ttl") or "")
+        count = whole(dig(item, "inputTokens"))
+        if name is None or count is None:
+            return {}
+        sums[name] = sums.get(name, 0) + count
+    return sums
+
+
+_CONVERSE = next(shape for shape in SHAPES if shape.name == "Converse, Nova")
