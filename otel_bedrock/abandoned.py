@@ -102,7 +102,7 @@ def _settle(observer: Abandoned) -> None:
     try:
         forget(observer)
         observer.settle()
-    except Exception as error:  # noqa: BLE001 - the shield decides
+    except Exception as error:
         shield.stop("abandoned", error)
 
 
@@ -118,7 +118,7 @@ def _run(state: _State) -> None:
             del observer
         try:
             look()
-        except Exception as error:  # noqa: BLE001 - the shield decides
+        except Exception as error:
             shield.stop("abandoned.look", error)
 
 

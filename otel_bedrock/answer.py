@@ -6,7 +6,7 @@ later (a body, a stream's events) can be laid over it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from otel_bedrock import usage
@@ -17,6 +17,9 @@ from otel_bedrock.providers import Provider
 Found = dict[str, Any]
 
 GUARDRAIL_INTERVENED = "guardrail_intervened"
+
+# ApplyGuardrail's words -> those of InvokeModel bodies, so that one value means one thing.
+_GUARDRAIL_ACTIONS = {"GUARDRAIL_INTERVENED": "INTERVENED"}
 
 # https://docs.aws.amazon.com/bedrock/latest/userguide/guardrails-use-independent-api.html
 _GUARDRAIL_UNITS = (
@@ -73,9 +76,14 @@ def read_converse_details(answer: Any) -> Found:
 
 def read_guardrail_units(trace: Any) -> dict[str, int]:
     """Sum the text units of a guardrail trace by policy; no matched text is read."""
+    return _sum_units(
+        dig(assessment, "invocationMetrics.usage") for assessment in _assessments(trace)
+    )
+
+
+def _sum_units(usages: Iterable[Any]) -> dict[str, int]:
     sums: dict[str, int] = {}
-    for assessment in _assessments(trace):
-        spent = dig(assessment, "invocationMetrics.usage")
+    for spent in usages:
         for policy, key in _GUARDRAIL_UNITS:
             count = usage.whole(dig(spent, key))
             if count is not None:
@@ -145,7 +153,10 @@ def _read_converse(row: Operation, answer: Any, provider: Provider) -> Found:
 
 def _read_invoke(row: Operation, answer: Any, provider: Provider) -> Found:
     found: Found = {}
-    for name, key in (("service_tier", "serviceTier"), ("latency_mode", "performanceConfigLatency")):
+    for name, key in (
+        ("service_tier", "serviceTier"),
+        ("latency_mode", "performanceConfigLatency"),
+    ):
         value = dig(answer, key)
         if isinstance(value, str):
             found[name] = value
@@ -163,8 +174,20 @@ def _read_count_tokens(_: Operation, answer: Any, __: Provider) -> Found:
     return {"counted_tokens": usage.whole(dig(answer, "inputTokens"))}
 
 
+def _read_guardrail(_: Operation, answer: Any, __: Provider) -> Found:
+    found: Found = {}
+    action = dig(answer, "action")
+    if isinstance(action, str):
+        found["guardrail_action"] = _GUARDRAIL_ACTIONS.get(action, action)
+    units = _sum_units([dig(answer, "usage")])
+    if units:
+        found["guardrail_units"] = units
+    return found
+
+
 _READERS: Mapping[str, Callable[[Operation, Any, Provider], Found]] = {
     "converse": _read_converse,
     "invoke": _read_invoke,
     "count_tokens": _read_count_tokens,
+    "guardrail": _read_guardrail,
 }

@@ -205,9 +205,7 @@ def default(name: str) -> Any:
     return next(field.default for field in fields(Config) if field.name == name)
 
 
-def read_config(
-    arguments: Mapping[str, Any], environ: Mapping[str, str] | None = None
-) -> Config:
+def read_config(arguments: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Config:
     """Make a Config of explicit arguments over environment variables over defaults.
 
     An argument that is None counts as not given.

@@ -8,14 +8,17 @@ from otel_bedrock.answer import Found, read_metadata
 from otel_bedrock.paths import dig
 
 THROTTLES = frozenset(
-    ("ThrottlingException", "throttlingException", "ServiceUnavailableException",
-     "serviceUnavailableException", "ModelNotReadyException")
+    (
+        "ThrottlingException",
+        "throttlingException",
+        "ServiceUnavailableException",
+        "serviceUnavailableException",
+        "ModelNotReadyException",
+    )
 )
 
 # Codes after which Bedrock did not accept the model id: such an id opens no series.
-REFUSALS = frozenset(
-    ("ValidationException", "ResourceNotFoundException", "AccessDeniedException")
-)
+REFUSALS = frozenset(("ValidationException", "ResourceNotFoundException", "AccessDeniedException"))
 
 # A piece of the message, in lower case -> bedrock.throttle.reason; the first that fits.
 # https://docs.aws.amazon.com/bedrock/latest/userguide/troubleshooting-api-error-codes.html

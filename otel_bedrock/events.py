@@ -19,6 +19,9 @@ from otel_bedrock.providers import Provider
 Clock = Callable[[], float]
 _clock: Clock = time.perf_counter
 
+# What only the last object of an InvokeModel stream has.
+_LAST = frozenset(("finish_reasons", "guardrail_action"))
+
 
 class Events(Protocol):
     """What gathers the events of a stream.
@@ -39,15 +42,22 @@ class Events(Protocol):
     def found(self) -> answer.Found:
         """Return what is known by now, as fields of an Outcome; usage is not among them."""
 
-    def usage(self) -> Usage | None:
-        """Return the usage that is known by now to be exact."""
+    def usage(self, *, exhausted: bool = False) -> Usage | None:
+        """Return the usage that is known by now; `exhausted`: nothing more will come."""
 
 
 class ConverseEvents:
     """ConverseStream: all of the usage is in `metadata`, the last event."""
 
     __slots__ = (
-        "_found", "_inclusive", "_reports", "_stopped", "final", "first", "gap", "last",
+        "_found",
+        "_inclusive",
+        "_reports",
+        "_stopped",
+        "final",
+        "first",
+        "gap",
+        "last",
     )
 
     def __init__(self, provider: Provider) -> None:
@@ -97,10 +107,10 @@ class ConverseEvents:
     def found(self) -> answer.Found:
         return {**self._found, "complete": self._stopped or self.final}
 
-    def usage(self) -> Usage | None:
+    def usage(self, *, exhausted: bool = False) -> Usage | None:
         return usage.decide(
             (self._reports.get("usage"), self._reports.get("additional")),
-            final=self._stopped or self.final,
+            final=exhausted or self._stopped or self.final,
         )
 
 
@@ -112,7 +122,15 @@ class InvokeEvents:
     """
 
     __slots__ = (
-        "_ended", "_found", "_provider", "_report", "_metrics", "final", "first", "gap", "last",
+        "_ended",
+        "_found",
+        "_metrics",
+        "_provider",
+        "_report",
+        "final",
+        "first",
+        "gap",
+        "last",
     )
 
     # Every spelling of a token count has the one, every spelling of a finish reason the
@@ -159,7 +177,8 @@ class InvokeEvents:
         self._report = usage.merge(self._report, usage.read_body(chunk))
         details = answer.read_body_details(chunk, self._provider)
         self._found.update(details)
-        self._ended = self._ended or "finish_reasons" in details
+        # A guardrail that blocks ends the stream with its own object and no finish reason.
+        self._ended = self._ended or not details.keys().isdisjoint(_LAST)
         metrics = usage.read_metrics(chunk)
         if metrics is not None:
             self._metrics = usage.merge(self._metrics, metrics)
@@ -174,8 +193,8 @@ class InvokeEvents:
     def found(self) -> answer.Found:
         return {**self._found, "complete": self._ended}
 
-    def usage(self) -> Usage | None:
-        return usage.decide((self._report, self._metrics), final=self._ended)
+    def usage(self, *, exhausted: bool = False) -> Usage | None:
+        return usage.decide((self._report, self._metrics), final=exhausted or self._ended)
 
 
 def time_per_output_token(events: Events, counts: Usage | None) -> float | None:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry import metrics, trace
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+from opentelemetry.instrumentation.instrumentor import (
+    BaseInstrumentor,  # type: ignore[attr-defined]  # its module is not typed
+)
 from typing_extensions import Unpack
 
 from otel_bedrock import abandoned, patch, sdk
@@ -25,7 +27,7 @@ _NO_SDK = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
+class Given:
     """What the last instrument() was given: the same again does nothing."""
 
     config: Config
@@ -34,7 +36,7 @@ class _Given:
     logger_provider: Any
     automatic: bool
 
-    def same_as(self, other: _Given) -> bool:
+    def same_as(self, other: Given) -> bool:
         return (
             self.config == other.config
             and self.tracer_provider is other.tracer_provider
@@ -48,7 +50,7 @@ class _Active:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.given: _Given | None = None
+        self.given: Given | None = None
         self.recorder: Recorder | None = None
         self.unwrap: Callable[[], None] | None = None
         self.providers = sdk.Providers()
@@ -107,7 +109,7 @@ def instrument(
         ValueError: a setting has a value that it cannot have. Nothing has changed then. Wrong
             values of environment variables warn, and the default is taken.
     """
-    given = _Given(
+    given = Given(
         config=read_config({"otlp_endpoint": otlp_endpoint, **settings}),
         tracer_provider=tracer_provider,
         meter_provider=meter_provider,
@@ -118,7 +120,7 @@ def instrument(
     BedrockInstrumentor()._is_instrumented_by_opentelemetry = True
 
 
-def _activate(given: _Given) -> None:
+def _activate(given: Given) -> None:
     with _active.lock:
         before = _active.given
         if before is not None:
@@ -132,9 +134,9 @@ def _activate(given: _Given) -> None:
             if not before.automatic:
                 log.warning("instrument() was called before; its new settings replace the former")
         endpoint = given.config.otlp_endpoint
-        if endpoint is not None and given.tracer_provider is None and given.meter_provider is None:
-            if _active.providers.tracer_provider is None:
-                _active.providers = sdk.set_up(endpoint)
+        own = given.tracer_provider is None and given.meter_provider is None
+        if endpoint is not None and own and not _active.providers:
+            _active.providers = sdk.set_up(endpoint)
         recorder = Recorder(given.config, given.tracer_provider, given.meter_provider)
         if _active.unwrap is None:
             _active.unwrap = patch.wrap(_active.current)
@@ -143,6 +145,28 @@ def _activate(given: _Given) -> None:
         _active.live = False
         _active.recorder = recorder
         _active.given = given
+
+
+def exchange(given: Given | None) -> Given | None:
+    """Put `given` in place of the present activation, and return that one; for `capture`.
+
+    Says nothing, and leaves providers that were made alone.
+    """
+    with _active.lock:
+        before = _active.given
+        if _active.recorder is not None:
+            _active.recorder.close()
+        _active.recorder = None
+        _active.live = _active.said = False
+        if given is not None:
+            _active.recorder = Recorder(given.config, given.tracer_provider, given.meter_provider)
+            if _active.unwrap is None:
+                _active.unwrap = patch.wrap(_active.current)
+        elif _active.unwrap is not None:
+            _active.unwrap()
+            _active.unwrap = None
+        _active.given = given
+        return before
 
 
 def uninstrument() -> None:
@@ -179,7 +203,7 @@ def flush(timeout: float = 5.0) -> bool:
     return sdk.flush(timeout, given.tracer_provider, given.meter_provider)
 
 
-class BedrockInstrumentor(BaseInstrumentor):  # type: ignore[misc]
+class BedrockInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see its import
     """The same as OpenTelemetry's own instrumentors, for `opentelemetry-instrument`."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -190,7 +214,7 @@ class BedrockInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         if not automatic:
             instrument(**kwargs)
             return
-        _activate(_Given(read_config({}), None, None, None, automatic=True))
+        _activate(Given(read_config({}), None, None, None, automatic=True))
 
     def _uninstrument(self, **kwargs: Any) -> None:
         uninstrument()

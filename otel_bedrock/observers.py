@@ -39,7 +39,7 @@ class StreamObserver:
             events.see(event)
             if events.final and not was_final:
                 self._finalise()
-        except Exception as error:  # noqa: BLE001 - the shield decides
+        except Exception as error:
             shield.stop("stream.see", error)
 
     def _finalise(self) -> None:
@@ -50,8 +50,8 @@ class StreamObserver:
         if counts is not None:
             self._recording.count(counts, self._events.found().get("service_tier"))
 
-    def ended(self, error: BaseException | None) -> None:
-        self._finish(error, None)
+    def ended(self, error: BaseException | None, *, exhausted: bool = False) -> None:
+        self._finish(error, None, exhausted)
 
     def dropped(self) -> None:
         if self._at is None:
@@ -61,17 +61,19 @@ class StreamObserver:
     def settle(self) -> None:
         self._finish(None, self._at)
 
-    def _finish(self, error: BaseException | None, at: tuple[int, float] | None) -> None:
+    def _finish(
+        self, error: BaseException | None, at: tuple[int, float] | None, exhausted: bool = False
+    ) -> None:
         try:
             abandoned.forget(self)
-            self._recording.finish(self._outcome(error), at)
-        except Exception as failure:  # noqa: BLE001 - the shield decides
+            self._recording.finish(self._outcome(error, exhausted), at)
+        except Exception as failure:
             shield.stop("stream.finish", failure)
             self._recording.finish(Outcome())
 
-    def _outcome(self, error: BaseException | None) -> Outcome:
+    def _outcome(self, error: BaseException | None, exhausted: bool) -> Outcome:
         events = self._events
-        counts = events.usage()
+        counts = events.usage(exhausted=exhausted)
         found = {**self._found, **events.found()}
         found["usage"] = counts
         if error is not None:
@@ -88,7 +90,16 @@ class StreamObserver:
 class BodyObserver:
     """Observes the body of InvokeModel up to `limit` bytes; beyond, it is let go of."""
 
-    __slots__ = ("_found", "_headers", "_length", "_limit", "_pieces", "_provider", "_recording", "_size")
+    __slots__ = (
+        "_found",
+        "_headers",
+        "_length",
+        "_limit",
+        "_pieces",
+        "_provider",
+        "_recording",
+        "_size",
+    )
 
     def __init__(
         self,
@@ -120,10 +131,10 @@ class BodyObserver:
             self._pieces.append(piece)
             if self._size == self._length:
                 self._finish(None)
-        except Exception as error:  # noqa: BLE001 - the shield decides
+        except Exception as error:
             shield.stop("body.see", error)
 
-    def ended(self, error: BaseException | None) -> None:
+    def ended(self, error: BaseException | None, *, exhausted: bool = False) -> None:
         self._finish(error)
 
     def dropped(self) -> None:
@@ -138,7 +149,7 @@ class BodyObserver:
             abandoned.forget(self)
             at = None if error is None else (time.time_ns(), time.perf_counter())
             self._recording.finish(self._outcome(error, pieces), at)
-        except Exception as failure:  # noqa: BLE001 - the shield decides
+        except Exception as failure:
             shield.stop("body.finish", failure)
             self._recording.finish(Outcome(**self._found))
 

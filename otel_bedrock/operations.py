@@ -33,9 +33,7 @@ class Operation:
 
 _ROWS = (
     Operation("bedrock-runtime", "Converse", CHAT, "converse", spends=True),
-    Operation(
-        "bedrock-runtime", "ConverseStream", CHAT, "converse", stream="stream", spends=True
-    ),
+    Operation("bedrock-runtime", "ConverseStream", CHAT, "converse", stream="stream", spends=True),
     Operation("bedrock-runtime", "InvokeModel", None, "invoke", body="body", spends=True),
     Operation(
         "bedrock-runtime",
@@ -46,6 +44,8 @@ _ROWS = (
         spends=True,
     ),
     Operation("bedrock-runtime", "CountTokens", "count_tokens", "count_tokens"),
+    Operation("bedrock-runtime", "ApplyGuardrail", "apply_guardrail", "guardrail"),
+    Operation("bedrock-runtime", "InvokeGuardrailChecks", "apply_guardrail", "guardrail"),
 )
 
 TABLE = MappingProxyType({(row.service, row.api): row for row in _ROWS})

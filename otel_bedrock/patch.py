@@ -128,7 +128,7 @@ def begin(
         begun = Begun(row, provider, recording)
         begun.token = recording.enter()
         return begun
-    except Exception as error:  # noqa: BLE001 - the shield decides
+    except Exception as error:
         shield.stop("begin", error)
         return None
 
@@ -137,7 +137,7 @@ def leave(begun: Begun) -> None:
     """Make the span not current any more: a stream never holds a context."""
     try:
         begun.recording.leave(begun.token)
-    except Exception as error:  # noqa: BLE001 - the shield decides
+    except Exception as error:
         shield.stop("leave", error)
 
 
@@ -145,7 +145,7 @@ def failed(begun: Begun, error: BaseException) -> None:
     """Finish the recording of a call that raised."""
     try:
         outcome = Outcome(**read_error(error))
-    except Exception as failure:  # noqa: BLE001 - the shield decides
+    except Exception as failure:
         shield.stop("failed", failure)
         outcome = Outcome(error_type=type(error).__name__)
     begun.recording.finish(outcome)
@@ -158,13 +158,18 @@ def returned(begun: Begun, answered: Any) -> None:
         found = answer.read_answer(row, answered, begun.provider)
         if row.stream is not None:
             _watch_stream(begun, answered, found)
-        elif row.body is not None and begun.provider.body:
+        elif row.body is not None and _worth_reading(begun.provider, found):
             _watch_body(begun, answered, found)
         else:
             recording.finish(Outcome(**found))
-    except Exception as failure:  # noqa: BLE001 - the shield decides
+    except Exception as failure:
         shield.stop("returned", failure)
         begun.recording.finish(Outcome())
+
+
+def _worth_reading(provider: Provider, found: answer.Found) -> bool:
+    """Whether the body may tell what the headers did not."""
+    return provider.body or (provider.tokens and found.get("usage") is None)
 
 
 def _watch_stream(begun: Begun, answered: Any, found: answer.Found) -> None:
@@ -196,9 +201,7 @@ def _watch_body(begun: Begun, answered: Any, found: answer.Found) -> None:
         return
     report = usage.read_headers(headers)
     provider = begun.provider
-    held = usage.held(
-        report, splits=provider.splits_cache_write, includes=provider.includes_cache
-    )
+    held = usage.held(report, splits=provider.splits_cache_write, includes=provider.includes_cache)
     recording.returned(Outcome(**found), held)
     observer = BodyObserver(recording, provider, found, report, length, limit)
     try:

@@ -25,8 +25,9 @@ class Provider:
     False for models that are not billed by tokens. `body` says that the answer's body holds
     something that headers lack, so it is worth looking at while the user reads it.
     `splits_cache_write`: the body tells a cache write's TTL. `includes_cache`: the body's input
-    count has cached tokens in it. `converse_stream_inclusive` marks families whose ConverseStream counts cache tokens in
-    `inputTokens` as well. `evidence` says where the row comes from.
+    count has cached tokens in it. `converse_stream_inclusive` marks families whose
+    ConverseStream counts cache tokens in `inputTokens` as well. `evidence` says where the row
+    comes from.
     """
 
     title: str

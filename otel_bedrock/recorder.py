@@ -89,9 +89,7 @@ class Recorder:
         self._with_ttl: dict[tuple[int, str], Attributes] = {}
         self._seen: set[tuple[str, int]] = set()
         rows = [row for row in signals.ATTRIBUTES if row.sets & self.sets]
-        self._parameters = [
-            (row.field, row.key) for row in rows if row.source == signals.PARAMETER
-        ]
+        self._parameters = [(row.field, row.key) for row in rows if row.source == signals.PARAMETER]
         self._outcome = [(row.field, row.key) for row in rows if row.source == signals.OUTCOME]
         self._usage = [(row.field, row.key) for row in rows if row.source == signals.USAGE]
         shield.on_error(self._count_error)
@@ -122,7 +120,9 @@ class Recorder:
         span = self.tracer.start_span(name, kind=_CLIENT, attributes=attributes)
         return Recording(self, call, span)
 
-    def bases(self, call: Call, tier: str | None, error: str | None) -> tuple[Attributes, Attributes]:
+    def bases(
+        self, call: Call, tier: str | None, error: str | None
+    ) -> tuple[Attributes, Attributes]:
         """Return the metric attributes of `call`: for durations, and for tokens.
 
         The dicts are shared between calls; nobody changes them.
@@ -182,7 +182,7 @@ class Recorder:
                         continue
                     seen.add(series)
                 add(value, attributes, context)
-            except Exception as error:  # noqa: BLE001 - one metric must not cost the others
+            except Exception as error:
                 shield.stop(f"metric.{key}", error)
 
     def describe(self, recording: Recording, outcome: Outcome) -> Attributes:
@@ -230,8 +230,16 @@ class Recording:
     """One call being recorded. Each number is recorded once, whoever tells it and how often."""
 
     __slots__ = (
-        "_context", "_end", "_ended", "_told", "call", "recorder", "span", "spends",
-        "started", "usage_elsewhere",
+        "_context",
+        "_end",
+        "_ended",
+        "_told",
+        "call",
+        "recorder",
+        "span",
+        "spends",
+        "started",
+        "usage_elsewhere",
     )
 
     def __init__(self, recorder: Recorder, call: Call, span: Span) -> None:
@@ -288,7 +296,7 @@ class Recording:
         self._end = (time.time_ns(), time.perf_counter())
         try:
             self._measure(outcome, held, last=False)
-        except Exception as error:  # noqa: BLE001 - the shield decides
+        except Exception as error:
             shield.stop("recorder.returned", error)
 
     def finish(self, outcome: Outcome, end: tuple[int, float] | None = None) -> None:
@@ -306,7 +314,7 @@ class Recording:
             self._end = end
         try:
             self._measure(outcome, _NOTHING, last=True)
-        except Exception as error:  # noqa: BLE001 - the shield decides
+        except Exception as error:
             shield.stop("recorder.measure", error)
         span = self.span
         try:
@@ -314,11 +322,11 @@ class Recording:
                 span.set_attributes(self.recorder.describe(self, outcome))
                 if outcome.error_type is not None:
                     span.set_status(_ERROR)
-        except Exception as error:  # noqa: BLE001 - the shield decides
+        except Exception as error:
             shield.stop("recorder.describe", error)
         try:
             span.end(end_time=end[0])
-        except Exception as error:  # noqa: BLE001 - the shield decides
+        except Exception as error:
             shield.stop("recorder.end", error)
 
     def _measure(self, outcome: Outcome, held: frozenset[str], *, last: bool) -> None:
@@ -363,9 +371,7 @@ class Recording:
             for ttl, count in split or [(signals.TTL_UNKNOWN, written)]:
                 yield "cache_write", count, self.recorder.with_ttl(tokens, ttl)
 
-    def _sizes(
-        self, usage: Usage, base: Attributes, held: frozenset[str]
-    ) -> Iterable[Measurement]:
+    def _sizes(self, usage: Usage, base: Attributes, held: frozenset[str]) -> Iterable[Measurement]:
         told = self._told
         size = signals.INPUT_HISTOGRAMS.get(self.call.operation, "operation_input")
         for count, key, counter, kind in (
@@ -401,7 +407,8 @@ class Recording:
     def _missing(self, outcome: Outcome) -> str | None:
         """Return why usage is missing, None where it is not or nothing was to be spent."""
         usage = outcome.usage
-        if not self.spends or (usage is not None and outcome.complete is not False):
+        broken_off = outcome.complete is False and usage is not None and usage.output_tokens is None
+        if not self.spends or (usage is not None and not broken_off):
             return None
         if outcome.error_type is not None:
             return "error"

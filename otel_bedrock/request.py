@@ -144,8 +144,13 @@ def _read_nothing(_: Parameters, __: Any, ___: Provider) -> dict[str, Any]:
     return {}
 
 
+def _read_guardrail(parameters: Parameters, _: Any, __: Provider) -> dict[str, Any]:
+    return _pick(parameters, (("guardrail_id", "guardrailIdentifier"),))
+
+
 _READERS: Mapping[str, Callable[[Parameters, Any, Provider], dict[str, Any]]] = {
     "converse": _read_converse,
     "invoke": _read_invoke,
     "count_tokens": _read_nothing,
+    "guardrail": _read_guardrail,
 }

@@ -49,9 +49,7 @@ def is_metering(provider: metrics.MeterProvider | None = None) -> bool:
     """Return whether `provider`, or the global one, is more than the API's stand-in."""
     provider = provider or metrics.get_meter_provider()
     # The stand-in's class is private; the SDK's own is what can be flushed.
-    return not isinstance(provider, metrics.NoOpMeterProvider) and hasattr(
-        provider, "force_flush"
-    )
+    return not isinstance(provider, metrics.NoOpMeterProvider) and hasattr(provider, "force_flush")
 
 
 class Providers:
@@ -60,6 +58,9 @@ class Providers:
     def __init__(self, tracer_provider: Any = None, meter_provider: Any = None) -> None:
         self.tracer_provider = tracer_provider
         self.meter_provider = meter_provider
+
+    def __bool__(self) -> bool:
+        return self.tracer_provider is not None or self.meter_provider is not None
 
     def shutdown(self) -> None:
         """Flush and shut down; a global provider cannot be unset, it stays and is silent."""
@@ -85,7 +86,9 @@ def set_up(endpoint: str) -> Providers:
     if protocol not in _EXPORTERS:
         log.warning(
             "OTEL_EXPORTER_OTLP_PROTOCOL: expected %s; got %r; %s is used",
-            " or ".join(_EXPORTERS), protocol, _HTTP,
+            " or ".join(_EXPORTERS),
+            protocol,
+            _HTTP,
         )
         protocol = _HTTP
     spans_module, metrics_module, paths = _EXPORTERS[protocol]
@@ -95,7 +98,9 @@ def set_up(endpoint: str) -> Providers:
     made = Providers()
     if _wanted("TRACES"):
         if is_tracing():
-            log.info("a global tracer provider is set already; otlp_endpoint is not used for traces")
+            log.info(
+                "a global tracer provider is set already; otlp_endpoint is not used for traces"
+            )
         else:
             from opentelemetry.sdk.trace import TracerProvider
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -108,7 +113,9 @@ def set_up(endpoint: str) -> Providers:
             trace.set_tracer_provider(made.tracer_provider)
     if _wanted("METRICS"):
         if is_metering():
-            log.info("a global meter provider is set already; otlp_endpoint is not used for metrics")
+            log.info(
+                "a global meter provider is set already; otlp_endpoint is not used for metrics"
+            )
         else:
             from opentelemetry.sdk.metrics import MeterProvider
             from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
@@ -145,7 +152,7 @@ def flush(
         left = max(1, int((deadline - time.monotonic()) * 1000))
         try:
             done = bool(force_flush(timeout_millis=left)) and done
-        except Exception as error:  # noqa: BLE001 - a flush never raises to the application
+        except Exception as error:
             log.warning("flush failed: %s: %s", type(error).__name__, error)
             done = False
     return done

@@ -34,7 +34,7 @@ def stop(site: str, error: BaseException) -> None:
             )
         for listener in tuple(_listeners):
             listener(site)
-    except Exception:  # noqa: S110, BLE001 - the last line of defence: there is nobody left to tell
+    except Exception:  # noqa: S110 - the last line of defence: there is nobody left to tell
         pass
 
 

@@ -53,6 +53,7 @@ class Attribute:
     sets: frozenset[str] = EVER
 
 
+# fmt: off
 ATTRIBUTES = (
     Attribute("gen_ai.operation.name", "string", CALL, "operation",
               "What was asked: `chat`, `text_completion`, `embeddings`, …", True, True),
@@ -146,6 +147,7 @@ ATTRIBUTES = (
     Attribute("error.type", "string", OUTCOME, "error_type",
               "Bedrock's error code, else the exception's class.", False, True),
 )
+# fmt: on
 
 COUNTER, HISTOGRAM, GAUGE = "counter", "histogram", "gauge"
 
@@ -171,6 +173,7 @@ class Metric:
 
 _USAGE = "gen_ai.client.inference.usage"
 
+# fmt: off
 METRICS = (
     Metric("input", f"{_USAGE}.input_tokens", COUNTER, "{token}",
            "Input tokens, cache included.", sets=NEW),
@@ -226,6 +229,7 @@ METRICS = (
     Metric("max_tokens_unset", "bedrock.client.max_tokens.unset", COUNTER, "{call}",
            "Calls that reserve the model's maximum of output tokens.", None, EVER, ALL),
 )
+# fmt: on
 
 # gen_ai.operation.name -> keys of its duration and its input histogram in the new set.
 DURATIONS = {

@@ -34,8 +34,8 @@ class Observer(Protocol):
     def see(self, piece: Any) -> None:
         """One event of a stream, or the bytes that one read of a body gave."""
 
-    def ended(self, error: BaseException | None) -> None:
-        """Exhausted or closed (None), or failed with `error`; may be called more than once."""
+    def ended(self, error: BaseException | None, *, exhausted: bool = False) -> None:
+        """Exhausted, closed, or failed with `error`; may be called more than once."""
 
     def dropped(self) -> None:
         """Collected without an end. Runs in the garbage collector: takes no lock."""
@@ -110,7 +110,7 @@ def _until_end(events: Iterator[Any], observer: Observer) -> Iterator[Any]:
     except BaseException as error:
         observer.ended(error)
         raise
-    observer.ended(None)
+    observer.ended(None, exhausted=True)
 
 
 def watch_body(body: Any, observer: Observer) -> Callable[[], bool]:
@@ -127,8 +127,9 @@ def watch_body(body: Any, observer: Observer) -> Callable[[], bool]:
     Raises:
         Unwatchable: an object takes no attributes or no weak references; none was touched.
     """
-    raw = getattr(body, "_raw_stream", None)
-    kind, body_kind = type(raw), type(body)
+    raw: Any = getattr(body, "_raw_stream", None)
+    kind: Any = type(raw)
+    body_kind = type(body)
     names, body_names = getattr(raw, "__dict__", None), getattr(body, "__dict__", None)
     if names is None or body_names is None or not callable(getattr(kind, "read", None)):
         raise Unwatchable(f"{kind.__module__}.{kind.__qualname__}")

@@ -275,8 +275,8 @@ def merge(older: Report | None, newer: Report | None) -> Report | None:
 def decide(reports: Iterable[Report | None], *, final: bool = True) -> Usage | None:
     """Make one Usage of `reports`, the most trusted first; None where nobody said anything.
 
-    `final` is False where a stream ended before its last event: its output count is then a
-    count so far, which is not what is billed, and is left out.
+    `final` is False where a stream was broken off before its last event: its output count is
+    then a count so far, which is not what is billed, and is left out.
     """
     said = [report for report in reports if report is not None and report.counts]
     if not said:
@@ -292,7 +292,11 @@ def decide(reports: Iterable[Report | None], *, final: bool = True) -> Usage | N
     read, write = counts.get("cache_read"), counts.get("cache_write")
     cached = (read or 0) + (write or 0)
     total = next(
-        (report.counts["input"] for report in said if report.inclusive and "input" in report.counts),
+        (
+            report.counts["input"]
+            for report in said
+            if report.inclusive and "input" in report.counts
+        ),
         None,
     )
     uncached = None
@@ -325,8 +329,7 @@ def _read(shape: Shape, data: Any, source: str) -> Report | None:
         count = whole(first(data, paths)) if paths else None
         if count is not None:
             counts[name] = count
-    for name, count in _by_ttl(first(data, shape.details)).items():
-        counts[name] = count
+    counts.update(_by_ttl(first(data, shape.details)))
     return Report(source, counts, shape.inclusive) if counts else None
 
 
