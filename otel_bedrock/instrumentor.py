@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry import metrics, trace
-from opentelemetry.instrumentation.instrumentor import (
-    BaseInstrumentor,  # type: ignore[attr-defined]  # its module is not typed
-)
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 from typing_extensions import Unpack
 
 from otel_bedrock import abandoned, patch, sdk
@@ -200,7 +198,9 @@ def flush(timeout: float = 5.0) -> bool:
     given = _active.given
     if given is None:
         return True
-    return sdk.flush(timeout, given.tracer_provider, given.meter_provider)
+    failures = _active.providers.failures
+    done = sdk.flush(timeout, given.tracer_provider, given.meter_provider)
+    return done and _active.providers.failures == failures
 
 
 class BedrockInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see its import

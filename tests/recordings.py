@@ -138,8 +138,7 @@ def run(client: Any, record: Record) -> dict[str, Any]:
         if stream is not None:
             seen["stream_type"] = type(stream)
             seen["events"] = events = []
-            for event in stream:
-                events.append(event)
+            events.extend(stream)
         elif "body" in answer:
             seen["body_type"] = type(answer["body"])
             seen["body"] = answer["body"].read()

@@ -1,0 +1,1 @@
+../otel_bedrock/cli/chat.py

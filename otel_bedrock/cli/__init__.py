@@ -1,0 +1,1 @@
+"""The command line: `otel-bedrock`, or `python -m otel_bedrock`."""

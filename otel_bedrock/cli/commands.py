@@ -1,0 +1,56 @@
+"""TABLE: every command of `otel-bedrock`, in the order of its help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+Run = Callable[[Sequence[str]], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One row: what the help says, and what runs."""
+
+    name: str
+    sentence: str
+    target: str
+    """`module:function`, imported only when the command runs, so that the help needs nothing."""
+
+    def load(self) -> Run:
+        """Import what runs the command."""
+        module, _, function = self.target.partition(":")
+        run: Run = getattr(import_module(module), function)
+        return run
+
+
+COMMANDS = (
+    Command(
+        "demo",
+        "Watch a chat program call a fake Bedrock: its trace and its tokens.",
+        "otel_bedrock.cli.demo:run",
+    ),
+    Command(
+        "top",
+        "Receive OTLP and show tokens by model and kind, with live rates.",
+        "otel_bedrock.cli.top:run",
+    ),
+    Command(
+        "fake",
+        "Serve a fake Amazon Bedrock on loopback, to test against.",
+        "otel_bedrock.cli.fake:run",
+    ),
+    Command(
+        "signals",
+        "List every span attribute and metric that leaves a process.",
+        "otel_bedrock.cli.signals:run",
+    ),
+)
+
+# What a command may import beyond the package's own requirements, and the extra that brings it.
+EXTRAS = {"rich": "cli"}
+
+
+class CommandError(Exception):
+    """A failure that the user can mend: its message is printed, and the exit code is 1."""

@@ -1,0 +1,114 @@
+"""Finds the command, runs it, and turns every ending into an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+
+from otel_bedrock.cli.commands import COMMANDS, EXTRAS, CommandError
+
+OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+NAME_WIDTH = max(len(command.name) for command in COMMANDS)
+
+DESCRIPTION = "Exact token counts of Amazon Bedrock calls, as OpenTelemetry traces and metrics."
+EPILOG = f"""\
+commands:
+{chr(10).join(f"  {command.name:{NAME_WIDTH}}  {command.sentence}" for command in COMMANDS)}
+
+In your program, once, before its first call:
+
+  import otel_bedrock
+
+  otel_bedrock.instrument(otlp_endpoint="http://localhost:4318")
+
+examples:
+  otel-bedrock demo          see what that line does, without an AWS account
+  otel-bedrock top           then run your program, and watch its tokens here
+  otel-bedrock top --help    what a command takes
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code and never raises for what users do."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()  # here, where a closed pipe is still ours to be quiet about
+        return code
+    except SystemExit as stop:  # argparse, and rich on a closed pipe
+        return stop.code if isinstance(stop.code, int) else FAILED if stop.code else OK
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _abandon_stdout()
+        return FAILED
+    except CommandError as error:
+        return _fail(arguments, str(error))
+    except ModuleNotFoundError as error:
+        missing = _explain(error)
+        if missing is None:
+            raise
+        return _fail(arguments, missing)
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0].startswith("-"):
+        parser = _parser()
+        if parser.parse_args(arguments).version:
+            print(f"otel-bedrock {_version()}")
+        else:
+            parser.print_help()
+        return OK
+    name, *rest = arguments
+    for command in COMMANDS:
+        if command.name == name:
+            return command.load()(rest)
+    names = [command.name for command in COMMANDS]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    print(
+        f"otel-bedrock: no command {name!r}."
+        + (f" Did you mean {near[0]!r}?" if near else "")
+        + f"\nThe commands are: {', '.join(names)}. See: otel-bedrock --help",
+        file=sys.stderr,
+    )
+    return MISUSED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="otel-bedrock",
+        usage="otel-bedrock COMMAND [options]",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    return parser
+
+
+def _version() -> str:
+    import otel_bedrock
+
+    return otel_bedrock.__version__
+
+
+def _explain(error: ModuleNotFoundError) -> str | None:
+    name = (error.name or "").partition(".")[0]
+    if name not in EXTRAS:  # a bug, which deserves its traceback
+        return None
+    return f"{name} is not installed: pip install 'otel-bedrock[{EXTRAS[name]}]'"
+
+
+def _fail(arguments: list[str], message: str) -> int:
+    print(f"otel-bedrock {arguments[0]}: {message}", file=sys.stderr)
+    return FAILED
+
+
+def _abandon_stdout() -> None:
+    # Nobody reads on. Without this the interpreter's own flush at exit complains a second time.
+    with suppress(OSError, ValueError):  # where stdout is closed, or is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
