@@ -207,7 +207,7 @@ class BedrockInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see its im
     """The same as OpenTelemetry's own instrumentors, for `opentelemetry-instrument`."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        return ("boto3 >= 1.34.116",)
+        return ("boto3 >= 1.37.24",)
 
     def _instrument(self, **kwargs: Any) -> None:
         automatic = not kwargs

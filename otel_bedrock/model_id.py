@@ -83,8 +83,8 @@ def _parse_plain(text: str) -> ModelId:
 def _parse_arn(text: str) -> ModelId:
     parts = text.split(":", 5)
     service = parts[2] if len(parts) > 2 else ""
-    # An ARN cut short still must not show its account id: all that is kept is its end.
-    resource = parts[5] if len(parts) == 6 else text.rsplit(":", 1)[-1]
+    # An ARN cut short may end with its account id, which must not become a name.
+    resource = parts[5] if len(parts) == 6 else ""
     kind, slash, rest = resource.partition("/")
     if not slash:
         return ModelId(name=resource[:_MAX_LENGTH] or "arn", arn=text)

@@ -128,11 +128,30 @@ def parameters(record: Record) -> dict[str, Any]:
     return {"modelId": model, **data}
 
 
+def known(client: Any, record: Record) -> bool:
+    """Say whether the installed botocore has the record's operation."""
+    return record["operation"] in client.meta.service_model.operation_names
+
+
+def _trimmed(value: Any, shape: Any) -> Any:
+    """Return `value` without the members that an older botocore cannot send."""
+    if shape.type_name == "structure" and isinstance(value, dict):
+        if getattr(shape, "is_document_type", False):
+            return value
+        members = shape.members
+        return {key: _trimmed(item, members[key]) for key, item in value.items() if key in members}
+    if shape.type_name == "list" and isinstance(value, list):
+        return [_trimmed(item, shape.member) for item in value]
+    return value
+
+
 def run(client: Any, record: Record) -> dict[str, Any]:
     """Make the call and return all that the caller sees."""
     seen: dict[str, Any] = {}
+    shape = client.meta.service_model.operation_model(record["operation"]).input_shape
     try:
-        answer = getattr(client, METHODS[record["operation"]])(**parameters(record))
+        sent = _trimmed(parameters(record), shape)
+        answer = getattr(client, METHODS[record["operation"]])(**sent)
         seen["keys"] = list(answer)
         stream = answer.get("stream") or (answer.get("body") if record["streamed"] else None)
         if stream is not None:

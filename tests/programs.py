@@ -1,0 +1,41 @@
+"""Small programs in processes of their own: what touches OpenTelemetry's global state."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+SONNET = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
+
+# What every program begins with: a client of the FakeBedrock that its environment names.
+PRELUDE = """
+import logging, os, sys
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+for name in ("botocore", "urllib3", "boto3"):
+    logging.getLogger(name).setLevel(logging.ERROR)
+import boto3, otel_bedrock
+from opentelemetry import metrics, trace
+def client():
+    return boto3.client("bedrock-runtime", endpoint_url=os.environ["FAKE_BEDROCK"])
+def ask(bedrock, model="us.anthropic.claude-sonnet-4-5-20250929-v1:0"):
+    message = {"role": "user", "content": [{"text": "How many tokens is this?"}]}
+    return bedrock.converse(modelId=model, messages=[message])["usage"]
+"""
+
+
+def run(code, *, bedrock=None, timeout=60, python=sys.executable, prelude=PRELUDE, **environ):
+    """Run `code` after PRELUDE in a process of its own; return it when it has ended."""
+    return subprocess.run(
+        [python, "-c", prelude + textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={
+            **os.environ,
+            "OTEL_METRIC_EXPORT_INTERVAL": "60000",
+            "FAKE_BEDROCK": bedrock.url if bedrock is not None else "",
+            **environ,
+        },
+    )

@@ -1,0 +1,89 @@
+"""The structure: arrows point downward, the reading layer is pure, importing is light."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import otel_bedrock
+
+PACKAGE = Path(otel_bedrock.__file__).parent
+
+# Each module may import those of its own line and of the lines above it.
+LAYERS = (
+    # words
+    {"version", "paths", "model_id", "call", "config", "shield"},
+    # reading
+    {"operations", "providers", "usage", "answer", "errors", "events", "request", "messages"},
+    # telling
+    {"signals", "recorder", "recording", "streams", "abandoned", "sdk", "content"},
+    # joining
+    {"observers", "patch", "instrumentor"},
+)
+PURE = LAYERS[0] | LAYERS[1]
+SIDE_DOORS = {"testing", "cli", "receiver", "otlp", "otlp_server", "received", "__main__", "__init__"}
+
+
+def _modules():
+    return {path.stem: path for path in PACKAGE.glob("*.py")}
+
+
+def _imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            if node.module == "otel_bedrock":
+                yield from (f"otel_bedrock.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_arrows_point_downward():
+    place = {name: index for index, layer in enumerate(LAYERS) for name in layer}
+    for name, path in _modules().items():
+        if name in SIDE_DOORS:
+            continue
+        assert name in place, f"{name} stands in no layer"
+        for imported in _imports(path):
+            target = imported.removeprefix("otel_bedrock.").partition(".")[0]
+            if imported.startswith("otel_bedrock.") and target in place:
+                assert place[target] <= place[name], f"{name} imports {target}, which is above it"
+            assert target not in SIDE_DOORS or not imported.startswith("otel_bedrock.")
+
+
+def test_reading_knows_neither_opentelemetry_nor_botocore():
+    for name in PURE & set(_modules()):
+        for imported in _imports(_modules()[name]):
+            root = imported.partition(".")[0]
+            assert root not in ("opentelemetry", "botocore", "boto3", "wrapt"), f"{name}: {imported}"
+
+
+def test_streams_and_recorder_do_not_know_each_other():
+    assert not any("recorder" in name for name in _imports(_modules()["streams"]))
+    assert not any("streams" in name for name in _imports(_modules()["recorder"]))
+
+
+def test_no_provider_is_named_outside_the_tables():
+    """What varies by provider is a row: a comparison with a provider's name is a review stop."""
+    names = "|".join(sorted(__import__("otel_bedrock.model_id", fromlist=["x"]).PROVIDERS))
+    comparison = re.compile(rf"""(==|!=|\bin)\s*\(?["']({names})\b""")
+    for name, path in _modules().items():
+        assert not comparison.search(path.read_text()), name
+
+
+def test_all_is_what_init_exports():
+    public = {name for name in vars(otel_bedrock) if not name.startswith("_")}
+    modules = {name for name in public if f"otel_bedrock.{name}" in sys.modules}
+    assert set(otel_bedrock.__all__) - {"__version__"} == public - modules
+
+
+def test_importing_brings_nothing_heavy():
+    code = "import sys, otel_bedrock; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = result.stdout.split()
+    heavy = ("boto3", "botocore", "requests", "grpc", "rich", "google", "opentelemetry.sdk",
+             "opentelemetry.exporter", "aiobotocore", "otel_bedrock.cli", "otel_bedrock.testing")
+    assert [name for name in loaded if name.startswith(heavy)] == []
