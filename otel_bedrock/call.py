@@ -18,7 +18,8 @@ class Call:
 
     `operation` is the value of `gen_ai.operation.name`; `api` is Bedrock's own name
     (`Converse`). `parameters` holds request parameters by the short names of
-    `signals.PARAMETERS`; only those that the caller gave.
+    `signals.ATTRIBUTES`; only those that the caller gave. `parameters_known` is False where
+    the body that has them was not read: too large, a file, or no JSON.
     """
 
     api: str
@@ -29,6 +30,12 @@ class Call:
     region: str | None = None
     streamed: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters_known: bool = True
+
+    @property
+    def limitable(self) -> bool:
+        """Whether the operation generates up to `max_tokens`."""
+        return self.operation in ("chat", "text_completion")
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,3 +237,15 @@ def read_config(arguments: Mapping[str, Any], environ: Mapping[str, str] | None 
             except Invalid as error:
                 log.warning("%s: %s; the default is used", setting.variable, error)
     return Config(**values)
+
+
+def render() -> str:
+    """Return the table of settings as Markdown."""
+    lines = ["| setting | environment variable | default | what |", "|---|---|---|---|"]
+    for setting in SETTINGS:
+        value = default(setting.name)
+        shown = "" if value in (None, ()) else f"`{value}`"
+        lines.append(
+            f"| `{setting.name}` | `{setting.variable}` | {shown} | {setting.sentence} |"
+        )
+    return "\n".join(lines) + "\n"

@@ -337,3 +337,21 @@ def operation_of(row: Provider, request: Mapping[str, object] | None) -> str:
         if request is not None and all(key in request for key in keys):
             return operation
     return CHAT
+
+
+def render() -> str:
+    """Return the table of model families as Markdown."""
+    lines = ["| family | ids | operation | beyond the headers |", "|---|---|---|---|"]
+    for row in (*TABLE, GENERIC):
+        ids = ", ".join(f"`{row.provider}.{prefix}…`" for prefix in row.models or ("",))
+        told = [
+            "finish reason" if row.finish_reason else "",
+            "response id" if row.response_id else "",
+            "cache TTL" if row.splits_cache_write else "",
+            "" if row.tokens else "not billed by tokens",
+        ]
+        lines.append(
+            f"| {row.title} | {ids if row.provider else 'any'} |"
+            f" {row.operation or 'by the request'} | {', '.join(filter(None, told))} |"
+        )
+    return "\n".join(lines) + "\n"

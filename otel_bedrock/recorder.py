@@ -401,7 +401,8 @@ class Recording:
             yield "time_per_output_token", outcome.time_per_output_token, base
         if outcome.server_latency_ms is not None:
             yield "server_latency", outcome.server_latency_ms / 1000, base
-        if self.spends and "max_tokens" not in self.call.parameters:
+        call = self.call
+        if call.limitable and call.parameters_known and "max_tokens" not in call.parameters:
             yield "max_tokens_unset", 1, base
 
     def _missing(self, outcome: Outcome) -> str | None:

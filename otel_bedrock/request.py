@@ -75,6 +75,7 @@ def read_call(
         region=region,
         streamed=row.stream is not None,
         parameters=found,
+        parameters_known=wanted and (row.reads != "invoke" or body is not None),
     )
     return call, provider
 

@@ -56,10 +56,15 @@ class Captured:
         return spans[0]
 
     @property
+    def metrics_data(self) -> Any:
+        """The SDK's own MetricsData, with kinds, buckets and exemplars; None where there is none."""
+        abandoned.look()
+        return self._reader.get_metrics_data()
+
+    @property
     def points(self) -> list[Point]:
         """Every series of every metric, with its total since the block began."""
-        abandoned.look()
-        data = self._reader.get_metrics_data()
+        data = self.metrics_data
         return [
             Point(
                 metric.name,

@@ -1,0 +1,1 @@
+"""How each kind of model spells requests, responses and stream chunks."""

@@ -1,0 +1,219 @@
+"""What is emitted: names, units, kinds and attribute keys of each set of names, as snapshots.
+
+After a change that is meant: UPDATE_SNAPSHOTS=1 python -m pytest tests/test_signals.py, then
+look at the difference, and say it in CHANGELOG.md, for dashboards and alerts stand on it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult
+
+from otel_bedrock import signals
+from otel_bedrock.testing import FakeBedrock
+from otel_bedrock.testing.capture import capture
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+SONNET = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
+HELLO = [{"role": "user", "content": [{"text": "Hello, fake! How are you today?"}]}]
+CACHED = [{"text": "You are a fake. " * 400}, {"cachePoint": {"type": "default"}}]
+
+
+@pytest.fixture(scope="module")
+def bedrock():
+    with FakeBedrock() as server:
+        yield server
+
+
+def _one_of_each(bedrock):
+    """Make one call of every kind that the sets of names tell apart."""
+    client = bedrock.client()
+    settings = {"maxTokens": 50, "temperature": 0.5, "topP": 0.9, "stopSequences": ["END"]}
+    request = {"modelId": SONNET, "messages": HELLO, "system": CACHED, "inferenceConfig": settings}
+    client.converse(**request, requestMetadata={"team": "blue", "secret": "x"})
+    client.converse(**request, serviceTier={"type": "priority"})
+    list(client.converse_stream(**request)["stream"])
+    body = json.dumps(
+        {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 20, "messages": [
+            {"role": "user", "content": "Hello!"}]}
+    )
+    client.invoke_model(modelId=SONNET, body=body)["body"].read()
+    list(client.invoke_model_with_response_stream(modelId=SONNET, body=body)["body"])
+    embed = json.dumps({"inputText": "Hello!", "dimensions": 256})
+    client.invoke_model(modelId="amazon.titan-embed-text-v2:0", body=embed)["body"].read()
+    if hasattr(client, "count_tokens"):
+        client.count_tokens(
+            modelId="anthropic.claude-sonnet-4-5-20250929-v1:0",
+            input={"converse": {"messages": HELLO}},
+        )
+    bedrock.throttle()
+    with pytest.raises(client.exceptions.ThrottlingException):
+        client.converse(**request)
+    with pytest.raises(client.exceptions.ValidationException):
+        client.converse(modelId="does-not-exist", messages=HELLO)
+
+
+def _kinds(captured):
+    """Return {metric: (kind, unit, attribute keys of each operation)} as JSON-like data."""
+    data = captured.metrics_data
+    found = {}
+    for resource in data.resource_metrics:
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                keys = {}
+                for point in metric.data.data_points:
+                    operation = point.attributes.get("gen_ai.operation.name", "")
+                    keys.setdefault(operation, set()).update(point.attributes)
+                found[metric.name] = {
+                    "kind": type(metric.data).__name__,
+                    "unit": metric.unit,
+                    "keys": {operation: sorted(names) for operation, names in sorted(keys.items())},
+                }
+    return dict(sorted(found.items()))
+
+
+def _spans(captured):
+    return sorted(
+        {
+            (span.name, span.status.status_code.name, " ".join(sorted(span.attributes)))
+            for span in captured.spans
+        }
+    )
+
+
+MODES = {
+    "genai-2026-10": {},
+    "v1.41": {"semconv": "v1.41"},
+    "both": {"semconv": "both"},
+    "all": {"metrics": "all", "time_per_output_chunk": True, "request_metadata_keys": ("team",)},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_set_of_names_is_what_its_snapshot_says(mode, bedrock):
+    if not hasattr(bedrock.client(), "count_tokens"):
+        pytest.skip("the installed botocore has no CountTokens, which the snapshots have")
+    with capture(**MODES[mode]) as captured:
+        _one_of_each(bedrock)
+        seen = {"metrics": _kinds(captured), "spans": [list(row) for row in _spans(captured)]}
+    path = SNAPSHOTS / f"{mode}.json"
+    if os.environ.get("UPDATE_SNAPSHOTS") == "1":
+        SNAPSHOTS.mkdir(exist_ok=True)
+        path.write_text(json.dumps(seen, indent=1) + "\n")
+    assert seen == json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_everything_emitted_stands_in_the_tables(mode, bedrock):
+    with capture(**MODES[mode]) as captured:
+        _one_of_each(bedrock)
+        metrics, spans = _kinds(captured), captured.spans
+    rows = {metric.name: metric for metric in signals.METRICS}
+    for name, seen in metrics.items():
+        kind = {"Sum": signals.COUNTER, "Histogram": signals.HISTOGRAM}[seen["kind"]]
+        assert (rows[name].kind, rows[name].unit) == (kind, seen["unit"])
+    keys = {row.key for row in signals.ATTRIBUTES}
+    on_metrics = {row.key for row in signals.ATTRIBUTES if row.on_metrics} | {
+        signals.MODALITY, signals.TTL, signals.TOKEN_TYPE, signals.MISSING_REASON, signals.POLICY,
+    }
+    for seen in metrics.values():
+        assert set().union(*seen["keys"].values()) <= on_metrics
+    for span in spans:
+        assert {key for key in span.attributes if not key.startswith(signals.METADATA_PREFIX)} <= keys
+
+
+def test_one_count_has_one_span_attribute_except_in_both(bedrock):
+    for mode in ("genai-2026-10", "v1.41"):
+        with capture(semconv=mode) as captured:
+            _one_of_each(bedrock)
+            for span in captured.spans:
+                names = [key for key in span.attributes if key.startswith("gen_ai.usage.cache_")]
+                assert len(names) == len({key.split(".")[2].replace("creation", "write") for key in names})
+
+
+def test_samplers_see_what_telemetry_promises(bedrock):
+    class Looking(Sampler):
+        seen = None
+
+        def should_sample(self, *args, **kwargs):
+            Looking.seen = kwargs.get("attributes") or args[4]
+            return SamplingResult(Decision.RECORD_AND_SAMPLE)
+
+        def get_description(self):
+            return "looking"
+
+    with capture(sampler=Looking()):
+        bedrock.client().converse(modelId=SONNET, messages=HELLO)
+    assert set(Looking.seen) == {row.key for row in signals.ATTRIBUTES if row.at_start}
+
+
+def test_counters_are_exact_with_every_span_sampled_out(bedrock):
+    before = len(bedrock.bill)
+    with capture(sampler=ALWAYS_OFF) as captured:
+        _one_of_each(bedrock)
+        assert captured.spans == ()
+        billed = [bill for bill in bedrock.bill[before:] if bill.usage_sent]
+        for metric, field in (
+            ("input_tokens", "input_tokens"),
+            ("output_tokens", "output_tokens"),
+            ("cache_read.input_tokens", "cache_read_tokens"),
+            ("cache_write.input_tokens", "cache_write_tokens"),
+        ):
+            total = sum(getattr(bill, field) or 0 for bill in billed if bill.operation != "CountTokens")
+            assert captured.total(f"gen_ai.client.inference.usage.{metric}") == total
+
+
+def test_counters_equal_the_sums_of_the_histograms(bedrock):
+    with capture() as captured:
+        _one_of_each(bedrock)
+        for name in ("input_tokens", "output_tokens"):
+            counted = captured.total(f"gen_ai.client.inference.usage.{name}")
+            sizes = captured.total(f"gen_ai.client.inference.operation.{name}")
+            embedded = captured.total(f"gen_ai.client.embeddings.operation.{name}") or 0
+            assert counted == sizes + embedded
+
+
+def test_every_measurement_has_the_calls_own_span_as_its_exemplar(bedrock):
+    """Also that of a stream consumed elsewhere, under another span."""
+    with capture() as captured:
+        stream = bedrock.client().converse_stream(modelId=SONNET, messages=HELLO)["stream"]
+        with captured.tracer_provider.get_tracer("user").start_as_current_span("elsewhere"):
+            list(stream)
+        (call,) = [span for span in captured.spans if span.name.startswith("chat")]
+        exemplars = [
+            exemplar.span_id
+            for resource in captured.metrics_data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            for point in metric.data.data_points
+            for exemplar in point.exemplars
+        ]
+    assert exemplars
+    assert set(exemplars) == {call.context.span_id}
+
+
+def test_distinct_models_on_metrics_are_capped(bedrock):
+    client = bedrock.client()
+    with capture(model_limit=3) as captured:
+        for number in range(10):
+            client.converse(modelId=f"anthropic.claude-test-{number}", messages=HELLO)
+        models = {point.attributes["gen_ai.request.model"] for point in captured.points}
+        total = captured.total("gen_ai.client.inference.usage.input_tokens")
+        spans = {span.attributes["gen_ai.request.model"] for span in captured.spans}
+    assert models == {*(f"anthropic.claude-test-{number}" for number in range(3)), "other"}
+    assert len(spans) == 10
+    assert total == sum(bill.input_tokens for bill in bedrock.bill[-10:])
+
+
+def test_a_refused_model_id_opens_no_series(bedrock):
+    client = bedrock.client()
+    with capture() as captured:
+        with pytest.raises(client.exceptions.ValidationException):
+            client.converse(modelId="does-not-exist", messages=HELLO)
+        models = {point.attributes["gen_ai.request.model"] for point in captured.points}
+        assert captured.span.attributes["gen_ai.request.model"] == "does-not-exist"
+    assert models == {"other"}
