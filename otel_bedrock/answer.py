@@ -170,6 +170,15 @@ def _read_invoke(row: Operation, answer: Any, provider: Provider) -> Found:
     return found
 
 
+def _read_nothing(_: Operation, __: Any, ___: Provider) -> Found:
+    return {}
+
+
+def _read_knowledge_base(_: Operation, answer: Any, __: Provider) -> Found:
+    action = dig(answer, "guardrailAction")
+    return {"guardrail_action": action} if isinstance(action, str) else {}
+
+
 def _read_count_tokens(_: Operation, answer: Any, __: Provider) -> Found:
     return {"counted_tokens": usage.whole(dig(answer, "inputTokens"))}
 
@@ -190,4 +199,7 @@ _READERS: Mapping[str, Callable[[Operation, Any, Provider], Found]] = {
     "invoke": _read_invoke,
     "count_tokens": _read_count_tokens,
     "guardrail": _read_guardrail,
+    "agent": _read_nothing,
+    "knowledge_base": _read_knowledge_base,
+    "plain": _read_nothing,
 }

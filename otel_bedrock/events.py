@@ -35,11 +35,13 @@ class Events(Protocol):
     last: float | None
     final: bool
     gap: Callable[[float], None] | None
+    # Whether such a stream ends with a finish reason.
+    reasoned: bool
 
     def see(self, event: Any) -> None:
         """Take one parsed event; never changes it."""
 
-    def found(self) -> answer.Found:
+    def found(self, *, exhausted: bool = False) -> answer.Found:
         """Return what is known by now, as fields of an Outcome; usage is not among them."""
 
     def usage(self, *, exhausted: bool = False) -> Usage | None:
@@ -48,6 +50,8 @@ class Events(Protocol):
 
 class ConverseEvents:
     """ConverseStream: all of the usage is in `metadata`, the last event."""
+
+    reasoned = True
 
     __slots__ = (
         "_found",
@@ -104,7 +108,7 @@ class ConverseEvents:
         self._reports["usage"] = usage.merge(self._reports.get("usage"), report)
         self.final = self.final or report is not None
 
-    def found(self) -> answer.Found:
+    def found(self, *, exhausted: bool = False) -> answer.Found:
         return {**self._found, "complete": self._stopped or self.final}
 
     def usage(self, *, exhausted: bool = False) -> Usage | None:
@@ -120,6 +124,8 @@ class InvokeEvents:
     A chunk is parsed only where it can hold more than text: the first one, and those in
     which a piece of a key stands. Text that holds such a piece costs one needless parse.
     """
+
+    reasoned = True
 
     __slots__ = (
         "_ended",
@@ -190,11 +196,46 @@ class InvokeEvents:
         if latency is not None:
             self._found["server_latency_ms"] = latency
 
-    def found(self) -> answer.Found:
+    def found(self, *, exhausted: bool = False) -> answer.Found:
         return {**self._found, "complete": self._ended}
 
     def usage(self, *, exhausted: bool = False) -> Usage | None:
         return usage.decide((self._report, self._metrics), final=exhausted or self._ended)
+
+
+class TraceEvents:
+    """Agents and knowledge bases: no event is the last, and usage is in traces, if anywhere.
+
+    Each trace of a model's output tells the usage of one more model call, so these are added.
+    """
+
+    __slots__ = ("_counts", "final", "first", "gap", "last")
+
+    reasoned = False
+
+    def __init__(self, provider: Provider) -> None:
+        self.first: float | None = None
+        self.last: float | None = None
+        self.final = False
+        self.gap: Callable[[float], None] | None = None
+        self._counts: dict[str, int] = {}
+
+    def see(self, event: Any) -> None:
+        self.last = _clock()
+        if self.first is None:
+            self.first = self.last
+        steps = dig(event, "trace.trace")
+        for step in steps.values() if isinstance(steps, Mapping) else ():
+            spent = usage.read_usage(dig(step, "modelInvocationOutput.metadata"))
+            for name, count in spent.counts.items() if spent is not None else ():
+                self._counts[name] = self._counts.get(name, 0) + count
+
+    def found(self, *, exhausted: bool = False) -> answer.Found:
+        return {"complete": exhausted}
+
+    def usage(self, *, exhausted: bool = False) -> Usage | None:
+        # Every count in it is final: the model call that it is of has ended.
+        return usage.decide((usage.Report(usage.TRACE, self._counts),))
 
 
 def time_per_output_token(events: Events, counts: Usage | None) -> float | None:
@@ -208,4 +249,6 @@ def time_per_output_token(events: Events, counts: Usage | None) -> float | None:
 DIALECTS: Mapping[str, Callable[[Provider], Events]] = {
     "converse": ConverseEvents,
     "invoke": InvokeEvents,
+    "agent": TraceEvents,
+    "knowledge_base": TraceEvents,
 }

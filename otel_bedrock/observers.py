@@ -74,12 +74,12 @@ class StreamObserver:
     def _outcome(self, error: BaseException | None, exhausted: bool) -> Outcome:
         events = self._events
         counts = events.usage(exhausted=exhausted)
-        found = {**self._found, **events.found()}
+        found = {**self._found, **events.found(exhausted=exhausted)}
         found["usage"] = counts
         if error is not None:
             found.update(read_error(error))
             found["complete"] = False
-        if not found["complete"]:
+        if events.reasoned and not found["complete"]:
             found.setdefault("finish_reasons", _INCOMPLETE)
         if events.first is not None:
             found["time_to_first_chunk"] = events.first - self._recording.started

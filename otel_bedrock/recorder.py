@@ -11,16 +11,20 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
+from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from otel_bedrock import shield, signals
 from otel_bedrock.call import Call, Outcome, Usage
 from otel_bedrock.config import SEMCONV_141, SEMCONV_2026_10, SEMCONV_BOTH, Config
 from otel_bedrock.errors import REFUSALS
+from otel_bedrock.model_id import ModelId
+from otel_bedrock.quota import burndown
 from otel_bedrock.version import __version__
 
 Attributes = dict[str, Any]
@@ -38,6 +42,16 @@ _COUNTERS = (
     ("cache_read_tokens", "cache_read"),
     ("reasoning_tokens", "reasoning"),
 )
+
+
+# The models on metrics, by meter provider: the SDK keeps the callbacks of the first instrument
+# of a name, so that a Recorder that replaces another must go on where that one was.
+_quota_of: WeakKeyDictionary[metrics.MeterProvider, dict[ModelId, None]] = WeakKeyDictionary()
+_quota_of_global: dict[ModelId, None] = {}
+
+
+def _models_of(provider: metrics.MeterProvider | None) -> dict[ModelId, None]:
+    return _quota_of_global if provider is None else _quota_of.setdefault(provider, {})
 
 
 def sets_of(semconv: str) -> frozenset[str]:
@@ -82,7 +96,8 @@ class Recorder:
             "otel_bedrock", __version__, tracer_provider, schema_url=schema
         )
         meter = metrics.get_meter("otel_bedrock", __version__, meter_provider, schema_url=schema)
-        self.instruments = dict(_instruments(meter, config, self.sets))
+        self.instruments = dict(_instruments(meter, config, self.sets, self._burndowns))
+        self._quota = _models_of(meter_provider)
         self.models = _Capped(config.model_limit)
         self._bases: dict[tuple[Any, ...], tuple[Attributes, Attributes]] = {}
         # Keyed by the identity of dicts that `_bases` keeps for good.
@@ -102,6 +117,20 @@ class Recorder:
         instrument = self.instruments.get("errors")
         if instrument is not None:
             instrument.add(1, {signals.SITE: site})
+
+    def _burndowns(self, _: CallbackOptions) -> Iterable[Observation]:
+        """Observe the models seen. Runs under the SDK's lock: it records nothing."""
+        for model in tuple(self._quota):
+            factor = burndown(model)
+            if factor is not None:
+                yield Observation(
+                    factor,
+                    {
+                        "gen_ai.provider.name": signals.PROVIDER_NAME,
+                        "gen_ai.request.model": model.name,
+                        "bedrock.model.base_id": model.base_id or "",
+                    },
+                )
 
     def start(self, call: Call) -> Recording:
         """Start the span of `call`, with what samplers need, and the clock."""
@@ -150,6 +179,8 @@ class Recorder:
             ):
                 if value is not None and value != "":
                     base[attribute] = value
+            if name == model.name and error is None:
+                self._quota[model] = None
             found = base, {**base, signals.MODALITY: signals.MODALITY_UNKNOWN}
             self._bases[key] = found
         return found
@@ -417,7 +448,10 @@ class Recording:
 
 
 def _instruments(
-    meter: metrics.Meter, config: Config, sets: frozenset[str]
+    meter: metrics.Meter,
+    config: Config,
+    sets: frozenset[str],
+    burndowns: Callable[[CallbackOptions], Iterable[Observation]],
 ) -> Iterable[tuple[str, Any]]:
     wanted = {signals.DEFAULT}
     if config.metrics == "all":
@@ -429,7 +463,10 @@ def _instruments(
     for row in signals.METRICS:
         if row.when not in wanted or not row.sets & sets:
             continue
-        yield row.key, _MAKERS[row.kind](meter, row)
+        if row.kind == signals.GAUGE:
+            meter.create_observable_gauge(row.name, [burndowns], row.unit, row.sentence)
+        else:
+            yield row.key, _MAKERS[row.kind](meter, row)
 
 
 def _counter(meter: metrics.Meter, row: signals.Metric) -> Any:

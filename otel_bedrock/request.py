@@ -52,7 +52,7 @@ def read_call(
     `wanted` is False where nobody will see request parameters (a span that is not recorded):
     then only what names the call is read.
     """
-    sent = parameters.get("modelId")
+    sent = first(parameters, row.model)
     model = parse(sent) if isinstance(sent, str) else _NO_MODEL
     if aliases and model.base_id is None:
         model = resolve(model, aliases)
@@ -141,6 +141,29 @@ def _read_invoke(
     return found
 
 
+def _read_agent(parameters: Parameters, _: Any, __: Provider) -> dict[str, Any]:
+    return _pick(
+        parameters,
+        (
+            ("agent_id", "agentId"),
+            ("guardrail_id", "guardrailConfiguration.guardrailIdentifier"),
+        ),
+    )
+
+
+def _read_knowledge_base(parameters: Parameters, _: Any, __: Provider) -> dict[str, Any]:
+    return _pick(
+        parameters,
+        (
+            ("knowledge_base_id", "knowledgeBaseId"),
+            (
+                "knowledge_base_id",
+                "retrieveAndGenerateConfiguration.knowledgeBaseConfiguration.knowledgeBaseId",
+            ),
+        ),
+    )
+
+
 def _read_nothing(_: Parameters, __: Any, ___: Provider) -> dict[str, Any]:
     return {}
 
@@ -154,4 +177,7 @@ _READERS: Mapping[str, Callable[[Parameters, Any, Provider], dict[str, Any]]] = 
     "invoke": _read_invoke,
     "count_tokens": _read_nothing,
     "guardrail": _read_guardrail,
+    "agent": _read_agent,
+    "knowledge_base": _read_knowledge_base,
+    "plain": _read_nothing,
 }

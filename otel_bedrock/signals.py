@@ -96,6 +96,7 @@ ATTRIBUTES = (
               "The guardrail, where one is used."),
     Attribute("aws.bedrock.knowledge_base.id", "string", PARAMETER, "knowledge_base_id",
               "The knowledge base, where one is asked."),
+    Attribute("gen_ai.agent.id", "string", PARAMETER, "agent_id", "The agent that was invoked."),
     Attribute("gen_ai.response.finish_reasons", "string[]", OUTCOME, "finish_reasons",
               "As Bedrock sent them; `error` where a stream ended before its final event."),
     Attribute("gen_ai.response.id", "string", OUTCOME, "response_id",
@@ -123,7 +124,7 @@ ATTRIBUTES = (
     Attribute("bedrock.usage.cache_write.1h.input_tokens", "int", USAGE, "cache_write_1h_tokens",
               "Cache writes kept for an hour."),
     Attribute("bedrock.usage.source", "string", USAGE, "source",
-              "Where the counts come from: `usage`, `headers`, `body` or `metrics`."),
+              "Who told the counts: `usage`, `headers`, `body`, `metrics`, an agent's `trace`."),
     Attribute("bedrock.usage.complete", "boolean", OUTCOME, "complete",
               "False where a stream ended before its final event."),
     Attribute("bedrock.count_tokens.input_tokens", "int", OUTCOME, "counted_tokens",
@@ -214,6 +215,9 @@ METRICS = (
            "s", "From request to first chunk (streams).", _SECONDS, OLD),
     Metric("old_time_per_output_chunk", "gen_ai.client.operation.time_per_output_chunk",
            HISTOGRAM, "s", "Between two chunks of a stream.", _SECONDS, OLD, OPT_IN),
+    Metric("burndown", "bedrock.client.quota.burndown", GAUGE, "1",
+           "Quota tokens that an output token of a model costs, for each model seen; rules compute"
+           " quota tokens a minute from it: uncached input + cache write + output times burndown."),
     Metric("missing", "bedrock.client.usage.missing", COUNTER, "{call}",
            "Calls whose usage Bedrock never sent; `bedrock.usage.missing.reason`: aborted,"
            " error, unsupported."),

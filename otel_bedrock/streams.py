@@ -10,21 +10,27 @@ which may run anywhere, also under a lock of the metrics SDK: it must take no lo
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+_EVENT_STREAM = ("_event_generator", "_parse_event", "close", "_otel_bedrock_watch")
+
 # Which names we put on which object. `close` ends the telling early; `_otel_bedrock_watch`
-# holds the tether that tells when the object is collected.
+# holds the tether that tells when the object is collected. aiobotocore's bodies have nothing
+# put on them: what `aio_streams` needs lies below them.
 SEAMS = {
-    "botocore.eventstream.EventStream": (
-        "_event_generator",
-        "_parse_event",
-        "close",
-        "_otel_bedrock_watch",
-    ),
+    "botocore.eventstream.EventStream": _EVENT_STREAM,
     "botocore.response.StreamingBody": ("close",),
     "urllib3.response.HTTPResponse": ("read", "read1", "read_chunked", "_otel_bedrock_watch"),
+    "aiobotocore.eventstream.AioEventStream": _EVENT_STREAM,
+    "aiohttp.client_reqrep.ClientResponse": ("_notify_content", "_otel_bedrock_watch"),
+    "aiohttp.streams.StreamReader": ("_buffer",),
+    "httpx.Response": ("_otel_bedrock_watch",),
+    "httpx2.Response": ("_otel_bedrock_watch",),
+    "httpx._client.BoundAsyncStream": ("_stream",),
+    "httpx2._client.BoundAsyncStream": ("_stream",),
 }
 
 
@@ -45,7 +51,7 @@ class Unwatchable(Exception):
     """The object lacks a seam that we know; it is left as it is."""
 
 
-class _Tether:
+class Tether:
     """Lives in the watched object; dies with it, and says so."""
 
     __slots__ = ("observer",)
@@ -59,8 +65,15 @@ class _Tether:
             observer.dropped()
 
 
-def watch_events(stream: Any, observer: Observer) -> None:
-    """Observe botocore's EventStream `stream`: every parsed event, and its end.
+def watch_events(
+    stream: Any,
+    observer: Observer,
+    until_end: Callable[[Any, Observer], Any] | None = None,
+) -> None:
+    """Observe the EventStream `stream`: every parsed event, and its end.
+
+    `until_end` puts the telling of its end around the events, which are asynchronous where
+    the stream is.
 
     Raises:
         Unwatchable: the stream is not made as we know it; it was not touched.
@@ -74,8 +87,16 @@ def watch_events(stream: Any, observer: Observer) -> None:
         or not callable(getattr(kind, "close", None))
     ):
         raise Unwatchable(f"{kind.__module__}.{kind.__qualname__}")
-    parse, close = kind._parse_event, kind.close
     this = weakref.ref(stream)
+    names["_event_generator"] = (until_end or _until_end)(names["_event_generator"], observer)
+    names["_parse_event"] = _parsing(kind._parse_event, this, observer)
+    names["close"] = _ending(kind.close, this, observer)
+    names["_otel_bedrock_watch"] = Tether(observer)
+
+
+def _parsing(
+    parse: Callable[..., Any], this: Callable[[], Any], observer: Observer
+) -> Callable[[Any], Any]:
     see = observer.see
 
     def parse_event(raw: Any) -> Any:
@@ -88,16 +109,37 @@ def watch_events(stream: Any, observer: Observer) -> None:
             see(event)
         return event
 
-    def close_stream() -> Any:
+    async def await_event(raw: Any) -> Any:
         try:
-            return close(this())
+            event = await parse(this(), raw)
+        except BaseException as error:
+            observer.ended(error)
+            raise
+        if event:
+            see(event)
+        return event
+
+    # Newer versions of aiobotocore await what older ones call.
+    return await_event if inspect.iscoroutinefunction(parse) else parse_event
+
+
+def _ending(
+    method: Callable[..., Any], this: Callable[[], Any], observer: Observer
+) -> Callable[..., Any]:
+    """Return `method`, which closes the object that `this` gives, telling that it ended."""
+
+    def close() -> Any:
+        watched = this()
+        if watched is None:
+            # Looked up on an object that nothing else held: it is collected, thereby closed,
+            # and its tether has told.
+            return None
+        try:
+            return method(watched)
         finally:
             observer.ended(None)
 
-    names["_event_generator"] = _until_end(names["_event_generator"], observer)
-    names["_parse_event"] = parse_event
-    names["close"] = close_stream
-    names["_otel_bedrock_watch"] = _Tether(observer)
+    return close
 
 
 def _until_end(events: Iterator[Any], observer: Observer) -> Iterator[Any]:
@@ -180,12 +222,6 @@ def watch_body(body: Any, observer: Observer) -> Callable[[], bool]:
             yield chunk
         observer.ended(None)
 
-    def close() -> Any:
-        try:
-            return body_kind.close(this_body())
-        finally:
-            observer.ended(None)
-
     def closed() -> bool:
         response = this()
         return response is not None and bool(getattr(response, "closed", False))
@@ -195,6 +231,6 @@ def watch_body(body: Any, observer: Observer) -> Callable[[], bool]:
         names["read1"] = shadow(kind.read1, takes_all=False)
     if callable(getattr(kind, "read_chunked", None)):
         names["read_chunked"] = read_chunked
-    names["_otel_bedrock_watch"] = _Tether(observer)
-    body_names["close"] = close
+    names["_otel_bedrock_watch"] = Tether(observer)
+    body_names["close"] = _ending(body_kind.close, this_body, observer)
     return closed

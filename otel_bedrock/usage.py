@@ -30,6 +30,7 @@ USAGE = "usage"
 HEADERS = "headers"
 BODY = "body"
 METRICS = "metrics"
+TRACE = "trace"
 
 METRICS_KEY = "amazon-bedrock-invocationMetrics"
 

@@ -17,7 +17,7 @@ LAYERS = (
     # words
     {"version", "paths", "model_id", "call", "config", "shield"},
     # reading
-    {"operations", "providers", "usage", "answer", "errors", "events", "request", "messages"},
+    {"operations", "providers", "usage", "answer", "errors", "events", "request", "messages", "quota"},
     # telling
     {"signals", "recorder", "recording", "streams", "abandoned", "sdk", "content"},
     # joining

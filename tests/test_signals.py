@@ -114,7 +114,7 @@ def test_everything_emitted_stands_in_the_tables(mode, bedrock):
         metrics, spans = _kinds(captured), captured.spans
     rows = {metric.name: metric for metric in signals.METRICS}
     for name, seen in metrics.items():
-        kind = {"Sum": signals.COUNTER, "Histogram": signals.HISTOGRAM}[seen["kind"]]
+        kind = {"Sum": signals.COUNTER, "Histogram": signals.HISTOGRAM, "Gauge": signals.GAUGE}[seen["kind"]]
         assert (rows[name].kind, rows[name].unit) == (kind, seen["unit"])
     keys = {row.key for row in signals.ATTRIBUTES}
     on_metrics = {row.key for row in signals.ATTRIBUTES if row.on_metrics} | {
