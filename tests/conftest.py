@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from otel_bedrock import shield
+
+ROOT = Path(__file__).parent.parent
 
 # Telemetry bugs raise here, so that none can hide behind the shield that protects users.
 os.environ[shield.RAISE_VARIABLE] = "1"
@@ -34,3 +40,29 @@ def _no_proxies(monkeypatch):
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture(scope="session")
+def auto_environment():
+    """An environment of its own with the AWS CLI and otel-bedrock[auto]; made once."""
+    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + sys.version.encode())
+    folder = ROOT / f".venv-auto-{wanted.hexdigest()[:12]}"
+    if not (folder / "ready").exists():
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
+        subprocess.run(
+            [
+                folder / "bin/python",
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                "-e",
+                f"{ROOT}[auto]",
+                "awscli<2",
+            ],
+            check=True,
+            timeout=600,
+            cwd=ROOT,
+        )
+        (folder / "ready").touch()
+    return folder / "bin"

@@ -48,6 +48,7 @@ def _answering(body, content_type="application/json"):
 
 def _traces(*usages):
     """An agent's stream: a trace for each model call, then its answer."""
+
     def trace(usage):
         output = {"modelInvocationOutput": {"metadata": {"usage": usage}}}
         return encode_event("trace", {"trace": {"orchestrationTrace": output}})

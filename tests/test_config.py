@@ -72,11 +72,26 @@ def test_a_wrong_setting_leaves_the_former_in_place():
     [
         ("OTEL_BEDROCK_SEMCONV", "both", "semconv", "both"),
         ("OTEL_BEDROCK_BODY_LIMIT", "1024", "body_limit", 1024),
-        ("OTEL_BEDROCK_REQUEST_METADATA_KEYS", "team, app", "request_metadata_keys", ("team", "app")),
+        (
+            "OTEL_BEDROCK_REQUEST_METADATA_KEYS",
+            "team, app",
+            "request_metadata_keys",
+            ("team", "app"),
+        ),
         ("OTEL_BEDROCK_MODEL_ALIASES", "a=x.y, b=z.w", "model_aliases", {"a": "x.y", "b": "z.w"}),
         ("OTEL_BEDROCK_OTLP_ENDPOINT", "http://c:4318/", "otlp_endpoint", "http://c:4318"),
-        ("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "Yes", "capture_content", "SPAN_ONLY"),
-        ("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "false", "capture_content", "NO_CONTENT"),
+        (
+            "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
+            "Yes",
+            "capture_content",
+            "SPAN_ONLY",
+        ),
+        (
+            "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
+            "false",
+            "capture_content",
+            "NO_CONTENT",
+        ),
     ],
 )
 def test_a_variable_sets_its_setting_and_an_argument_goes_before(variable, text, name, value):

@@ -531,6 +531,8 @@ def test_claude_bodies_cache_by_cache_control(bedrock: FakeBedrock, client: Any,
     assert got[0]["message"]["usage"]["cache_read_input_tokens"] == prefix
     metrics = got[-1]["amazon-bedrock-invocationMetrics"]
     assert metrics["cacheReadInputTokenCount"] == prefix
+    assert metrics["inputTokenCount"] == first["usage"]["input_tokens"]
+    assert claude_usage(first) == (bedrock.bill[0].input_tokens, bedrock.bill[0].output_tokens)
     assert bedrock.bill[-1].cache_read_tokens == prefix
 
 
@@ -1271,13 +1273,15 @@ def test_clients_ignore_the_environment(
 
 
 def test_stopping_frees_everything() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with FakeBedrock() as bedrock:
         bedrock.client().converse(modelId=NOVA, messages=TURNS)
+        ours = set(threading.enumerate()) - before
+        assert len(ours) == 2
         address = bedrock.url.removeprefix("http://").split(":")
     with pytest.raises(OSError, match=r".+"):
         socket.create_connection((address[0], int(address[1])), timeout=1)
-    assert threading.active_count() == before
+    assert not any(thread.is_alive() for thread in ours)
     with pytest.raises(RuntimeError, match="with FakeBedrock"):
         _ = bedrock.url
     bedrock.stop()

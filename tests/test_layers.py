@@ -17,14 +17,38 @@ LAYERS = (
     # words
     {"version", "paths", "model_id", "call", "config", "shield"},
     # reading
-    {"operations", "providers", "usage", "answer", "errors", "events", "request", "messages", "quota"},
+    {
+        "operations",
+        "providers",
+        "usage",
+        "answer",
+        "errors",
+        "events",
+        "request",
+        "messages",
+        "quota",
+        "media",
+        "parts",
+        "pieces",
+        "deltas",
+        "excerpt",
+    },
     # telling
-    {"signals", "recorder", "recording", "streams", "abandoned", "sdk", "content"},
+    {"signals", "recorder", "recording", "streams", "abandoned", "sdk", "content", "details"},
     # joining
     {"observers", "patch", "instrumentor"},
 )
 PURE = LAYERS[0] | LAYERS[1]
-SIDE_DOORS = {"testing", "cli", "receiver", "otlp", "otlp_server", "received", "__main__", "__init__"}
+SIDE_DOORS = {
+    "testing",
+    "cli",
+    "receiver",
+    "otlp",
+    "otlp_server",
+    "received",
+    "__main__",
+    "__init__",
+}
 
 
 def _modules():
@@ -58,7 +82,9 @@ def test_reading_knows_neither_opentelemetry_nor_botocore():
     for name in PURE & set(_modules()):
         for imported in _imports(_modules()[name]):
             root = imported.partition(".")[0]
-            assert root not in ("opentelemetry", "botocore", "boto3", "wrapt"), f"{name}: {imported}"
+            assert root not in ("opentelemetry", "botocore", "boto3", "wrapt"), (
+                f"{name}: {imported}"
+            )
 
 
 def test_streams_and_recorder_do_not_know_each_other():
@@ -82,8 +108,21 @@ def test_all_is_what_init_exports():
 
 def test_importing_brings_nothing_heavy():
     code = "import sys, otel_bedrock; print(*sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     loaded = result.stdout.split()
-    heavy = ("boto3", "botocore", "requests", "grpc", "rich", "google", "opentelemetry.sdk",
-             "opentelemetry.exporter", "aiobotocore", "otel_bedrock.cli", "otel_bedrock.testing")
+    heavy = (
+        "boto3",
+        "botocore",
+        "requests",
+        "grpc",
+        "rich",
+        "google",
+        "opentelemetry.sdk",
+        "opentelemetry.exporter",
+        "aiobotocore",
+        "otel_bedrock.cli",
+        "otel_bedrock.testing",
+    )
     assert [name for name in loaded if name.startswith(heavy)] == []

@@ -109,7 +109,11 @@ def test_any_text_gives_a_model(text):
 
 @pytest.mark.parametrize(
     "key",
-    [f"{ARN}:application-inference-profile/abc123", "abc123", "application-inference-profile/abc123"],
+    [
+        f"{ARN}:application-inference-profile/abc123",
+        "abc123",
+        "application-inference-profile/abc123",
+    ],
 )
 def test_an_alias_tells_what_an_opaque_id_stands_for(key):
     opaque = parse(f"{ARN}:application-inference-profile/abc123")

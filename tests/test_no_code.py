@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from otel_bedrock.receiver import Receiver
 from otel_bedrock.testing import FakeBedrock
 
-ROOT = Path(__file__).parent.parent
 SONNET = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 
 PROGRAM = """
@@ -25,33 +21,16 @@ print(json.dumps(client.converse(modelId=os.environ["MODEL"], messages=[message]
 """
 
 
-@pytest.fixture(scope="session")
-def environment():
-    """An environment of its own with the AWS CLI and otel-bedrock[auto]; made once."""
-    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + sys.version.encode())
-    folder = ROOT / f".venv-auto-{wanted.hexdigest()[:12]}"
-    if not (folder / "ready").exists():
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
-        subprocess.run(
-            [folder / "bin/python", "-m", "pip", "install", "-q", "-e", f"{ROOT}[auto]", "awscli<2"],
-            check=True,
-            timeout=600,
-            cwd=ROOT,
-        )
-        (folder / "ready").touch()
-    return folder / "bin"
-
-
-def _run(environment, command, bedrock, receiver):
+def _run(auto_environment, command, bedrock, receiver):
     """Run a command under opentelemetry-instrument and return what it printed."""
     done = subprocess.run(
-        [environment / "opentelemetry-instrument", *command],
+        [auto_environment / "opentelemetry-instrument", *command],
         capture_output=True,
         text=True,
         timeout=90,
         env={
             **os.environ,
-            "PATH": f"{environment}{os.pathsep}{os.environ['PATH']}",
+            "PATH": f"{auto_environment}{os.pathsep}{os.environ['PATH']}",
             "FAKE_BEDROCK": bedrock.url,
             "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": bedrock.url,
             "MODEL": SONNET,
@@ -81,20 +60,20 @@ def _check(receiver, bedrock, usage):
 
 
 @pytest.mark.timeout(900)
-def test_a_program_without_a_line_of_ours_is_told(environment, tmp_path):
+def test_a_program_without_a_line_of_ours_is_told(auto_environment, tmp_path):
     program = tmp_path / "app.py"
     program.write_text(PROGRAM)
     with FakeBedrock() as bedrock, Receiver() as receiver:
-        usage = _run(environment, ["python", program], bedrock, receiver)
+        usage = _run(auto_environment, ["python", program], bedrock, receiver)
         _check(receiver, bedrock, usage)
 
 
 @pytest.mark.timeout(900)
-def test_the_tokens_that_the_aws_cli_prints_are_the_tokens_on_its_span(environment):
+def test_the_tokens_that_the_aws_cli_prints_are_the_tokens_on_its_span(auto_environment):
     """The command of AWS's article on token counts, with nothing but a prefix."""
     message = [{"role": "user", "content": [{"text": "What is Amazon Bedrock?"}]}]
     with FakeBedrock() as bedrock, Receiver() as receiver:
         command = ["aws", "bedrock-runtime", "converse", "--model-id", SONNET]
         command += ["--messages", json.dumps(message), "--output", "json"]
-        answer = _run(environment, command, bedrock, receiver)
+        answer = _run(auto_environment, command, bedrock, receiver)
         _check(receiver, bedrock, answer["usage"])

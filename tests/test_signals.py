@@ -38,8 +38,11 @@ def _one_of_each(bedrock):
     client.converse(**request, serviceTier={"type": "priority"})
     list(client.converse_stream(**request)["stream"])
     body = json.dumps(
-        {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 20, "messages": [
-            {"role": "user", "content": "Hello!"}]}
+        {
+            "anthropic_version": "bedrock-2023-05-31",
+            "max_tokens": 20,
+            "messages": [{"role": "user", "content": "Hello!"}],
+        }
     )
     client.invoke_model(modelId=SONNET, body=body)["body"].read()
     list(client.invoke_model_with_response_stream(modelId=SONNET, body=body)["body"])
@@ -114,16 +117,24 @@ def test_everything_emitted_stands_in_the_tables(mode, bedrock):
         metrics, spans = _kinds(captured), captured.spans
     rows = {metric.name: metric for metric in signals.METRICS}
     for name, seen in metrics.items():
-        kind = {"Sum": signals.COUNTER, "Histogram": signals.HISTOGRAM, "Gauge": signals.GAUGE}[seen["kind"]]
+        kind = {"Sum": signals.COUNTER, "Histogram": signals.HISTOGRAM, "Gauge": signals.GAUGE}[
+            seen["kind"]
+        ]
         assert (rows[name].kind, rows[name].unit) == (kind, seen["unit"])
     keys = {row.key for row in signals.ATTRIBUTES}
     on_metrics = {row.key for row in signals.ATTRIBUTES if row.on_metrics} | {
-        signals.MODALITY, signals.TTL, signals.TOKEN_TYPE, signals.MISSING_REASON, signals.POLICY,
+        signals.MODALITY,
+        signals.TTL,
+        signals.TOKEN_TYPE,
+        signals.MISSING_REASON,
+        signals.POLICY,
     }
     for seen in metrics.values():
         assert set().union(*seen["keys"].values()) <= on_metrics
     for span in spans:
-        assert {key for key in span.attributes if not key.startswith(signals.METADATA_PREFIX)} <= keys
+        assert {
+            key for key in span.attributes if not key.startswith(signals.METADATA_PREFIX)
+        } <= keys
 
 
 def test_one_count_has_one_span_attribute_except_in_both(bedrock):
@@ -132,7 +143,9 @@ def test_one_count_has_one_span_attribute_except_in_both(bedrock):
             _one_of_each(bedrock)
             for span in captured.spans:
                 names = [key for key in span.attributes if key.startswith("gen_ai.usage.cache_")]
-                assert len(names) == len({key.split(".")[2].replace("creation", "write") for key in names})
+                assert len(names) == len(
+                    {key.split(".")[2].replace("creation", "write") for key in names}
+                )
 
 
 def test_samplers_see_what_telemetry_promises(bedrock):
@@ -163,7 +176,9 @@ def test_counters_are_exact_with_every_span_sampled_out(bedrock):
             ("cache_read.input_tokens", "cache_read_tokens"),
             ("cache_write.input_tokens", "cache_write_tokens"),
         ):
-            total = sum(getattr(bill, field) or 0 for bill in billed if bill.operation != "CountTokens")
+            total = sum(
+                getattr(bill, field) or 0 for bill in billed if bill.operation != "CountTokens"
+            )
             assert captured.total(f"gen_ai.client.inference.usage.{metric}") == total
 
 

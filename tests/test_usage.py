@@ -296,7 +296,12 @@ def test_random_usage_is_the_same_by_every_path(i, o, r, w):
 
 KEYS = st.sampled_from(
     sorted(
-        {key for shape in usage.SHAPES for path in shape.input + shape.output for key in path.split(".")}
+        {
+            key
+            for shape in usage.SHAPES
+            for path in shape.input + shape.output
+            for key in path.split(".")
+        }
         | {"cacheDetails", "ttl", "choices", "results", "delta", "message", usage.METRICS_KEY}
     )
 )
