@@ -36,7 +36,9 @@ _GUARDRAIL_UNITS = (
 
 def read_answer(row: Operation, answer: Any, provider: Provider) -> Found:
     """Read the parsed answer of a call; a streamed one gives what came before its stream."""
-    found = read_metadata(dig(answer, "ResponseMetadata"))
+    if not isinstance(answer, Mapping):
+        return {}
+    found = read_metadata(answer.get("ResponseMetadata"))
     found.update(_READERS[row.reads](row, answer, provider))
     return found
 
@@ -54,21 +56,35 @@ def read_metadata(metadata: Any) -> Found:
     return found
 
 
+# Member of an answer -> field of an Outcome, and the key under the member.
+_CONVERSE_DETAILS = (
+    ("serviceTier", "service_tier", "type"),
+    ("performanceConfig", "latency_mode", "latency"),
+)
+
+
 def read_converse_details(answer: Any) -> Found:
     """Read what Converse answers and the stream's metadata event have beside usage."""
     found: Found = {}
-    for name, path in (
-        ("service_tier", "serviceTier.type"),
-        ("latency_mode", "performanceConfig.latency"),
-        ("invoked_model", "trace.promptRouter.invokedModelId"),
-    ):
-        value = dig(answer, path)
-        if isinstance(value, str):
-            found[name] = value
+    for member, name, key in _CONVERSE_DETAILS:
+        if member in answer:
+            value = dig(answer[member], key)
+            if isinstance(value, str):
+                found[name] = value
     latency = usage.whole(dig(answer, "metrics.latencyMs"))
     if latency is not None:
         found["server_latency_ms"] = latency
-    units = read_guardrail_units(dig(answer, "trace.guardrail"))
+    if "trace" in answer:
+        found.update(_read_trace(answer["trace"]))
+    return found
+
+
+def _read_trace(trace: Any) -> Found:
+    found: Found = {}
+    invoked = dig(trace, "promptRouter.invokedModelId")
+    if isinstance(invoked, str):
+        found["invoked_model"] = invoked
+    units = read_guardrail_units(dig(trace, "guardrail"))
     if units:
         found["guardrail_units"] = units
     return found
@@ -141,12 +157,12 @@ def _read_converse(row: Operation, answer: Any, provider: Provider) -> Found:
     if row.stream is not None:
         return {}
     found = read_converse_details(answer)
-    reasons = as_reasons(dig(answer, "stopReason"))
+    reasons = as_reasons(answer.get("stopReason"))
     if reasons:
         found["finish_reasons"] = reasons
         if reasons[0] == GUARDRAIL_INTERVENED:
             found["guardrail_action"] = "INTERVENED"
-    additional = usage.read_additional(dig(answer, "additionalModelResponseFields"))
+    additional = usage.read_additional(answer.get("additionalModelResponseFields"))
     found["usage"] = usage.decide((usage.read_usage(answer), additional))
     return found
 

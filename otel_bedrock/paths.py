@@ -23,23 +23,26 @@ def dig(data: Any, path: str) -> Any:
     With `*` the answer is the list of what was found under each item (items without it are
     left out), or None where nothing was found.
     """
-    return _walk(data, _steps(path), 0)
+    return _walk(data, _steps(path))
 
 
-def _walk(data: Any, steps: tuple[str, ...], at: int) -> Any:
-    for index in range(at, len(steps)):
-        step = steps[index]
-        if step == "*":
-            if not isinstance(data, list):
+def _walk(data: Any, steps: tuple[str, ...]) -> Any:
+    rest = iter(steps)
+    for step in rest:
+        # Nearly everything is a plain dict; asking for a Mapping costs as much as the look-up.
+        if type(data) is dict or isinstance(data, Mapping):
+            data = data.get(step)
+            if data is None:
                 return None
-            found = (_walk(item, steps, index + 1) for item in data)
-            return [value for value in found if value is not None] or None
-        if step == "#":
-            return len(data) if isinstance(data, list) else None
-        if not isinstance(data, Mapping):
+        elif not isinstance(data, list):
             return None
-        data = data.get(step)
-        if data is None:
+        elif step == "#":
+            return len(data)
+        elif step == "*":
+            tail = tuple(rest)
+            found = (_walk(item, tail) for item in data)
+            return [value for value in found if value is not None] or None
+        else:
             return None
     return data
 

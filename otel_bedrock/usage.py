@@ -20,7 +20,7 @@ A `Report` is what one place (usage member, headers, body, invocation metrics) s
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from otel_bedrock.call import Usage
@@ -38,13 +38,24 @@ METRICS_KEY = "amazon-bedrock-invocationMetrics"
 _MOST = 2**63 - 1
 
 
+FIELDS = (
+    "input",
+    "output",
+    "cache_read",
+    "cache_write",
+    "cache_write_5m",
+    "cache_write_1h",
+    "reasoning",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """One spelling of usage: where each count stands, by `paths.dig`.
 
     `anchors` are the paths of which one must be there for the shape to be recognised.
     `inclusive` says that `input` counts cache tokens as well. `details` leads to a list of
-    `{ttl, inputTokens}`.
+    `{ttl, inputTokens}`. `paths` is derived: the fields that the shape has, with their paths.
     """
 
     name: str
@@ -58,68 +69,63 @@ class Shape:
     reasoning: tuple[str, ...] = ()
     details: tuple[str, ...] = ()
     inclusive: bool = False
+    paths: tuple[tuple[str, tuple[str, ...]], ...] = field(init=False, default=())
+
+    def __post_init__(self) -> None:
+        paths = tuple((name, getattr(self, name)) for name in FIELDS if getattr(self, name))
+        object.__setattr__(self, "paths", paths)
 
 
-FIELDS = (
-    "input",
-    "output",
-    "cache_read",
-    "cache_write",
-    "cache_write_5m",
-    "cache_write_1h",
-    "reasoning",
-)
+# Where a `usage` member stands: in a whole answer, in Claude's message_start, in a stream event
+# of Nova, in a stream event of the Responses API.
+ROOTS = ("usage", "message.usage", "metadata.usage", "response.usage")
 
-
-def _under(roots: tuple[str, ...], *keys: str) -> tuple[str, ...]:
-    return tuple(f"{root}.{key}" for root in roots for key in keys)
-
-
-# Where `usage` stands: in a whole answer, in Claude's message_start, in a stream event of
-# Nova, in a stream event of the Responses API.
-_ROOTS = ("usage", "message.usage", "metadata.usage", "response.usage")
-
-SHAPES = (
+# Under a `usage` member; the first whose anchor is there.
+USAGE_SHAPES = (
     Shape(
         "OpenAI Responses",
-        anchors=_under(_ROOTS, "input_tokens_details"),
-        input=_under(_ROOTS, "input_tokens"),
-        output=_under(_ROOTS, "output_tokens"),
-        cache_read=_under(_ROOTS, "input_tokens_details.cached_tokens"),
-        cache_write=_under(_ROOTS, "input_tokens_details.cache_write_tokens"),
-        reasoning=_under(_ROOTS, "output_tokens_details.reasoning_tokens"),
+        anchors=("input_tokens_details",),
+        input=("input_tokens",),
+        output=("output_tokens",),
+        cache_read=("input_tokens_details.cached_tokens",),
+        cache_write=("input_tokens_details.cache_write_tokens",),
+        reasoning=("output_tokens_details.reasoning_tokens",),
         inclusive=True,
     ),
     Shape(
         "Anthropic",
-        anchors=_under(_ROOTS, "input_tokens", "output_tokens"),
-        input=_under(_ROOTS, "input_tokens"),
-        output=_under(_ROOTS, "output_tokens"),
-        cache_read=_under(_ROOTS, "cache_read_input_tokens"),
-        cache_write=_under(_ROOTS, "cache_creation_input_tokens"),
-        cache_write_5m=_under(_ROOTS, "cache_creation.ephemeral_5m_input_tokens"),
-        cache_write_1h=_under(_ROOTS, "cache_creation.ephemeral_1h_input_tokens"),
-        reasoning=_under(_ROOTS, "output_tokens_details.thinking_tokens"),
+        anchors=("input_tokens", "output_tokens"),
+        input=("input_tokens",),
+        output=("output_tokens",),
+        cache_read=("cache_read_input_tokens",),
+        cache_write=("cache_creation_input_tokens",),
+        cache_write_5m=("cache_creation.ephemeral_5m_input_tokens",),
+        cache_write_1h=("cache_creation.ephemeral_1h_input_tokens",),
+        reasoning=("output_tokens_details.thinking_tokens",),
     ),
     Shape(
         "Converse, Nova",
-        anchors=_under(_ROOTS, "inputTokens", "outputTokens"),
-        input=_under(_ROOTS, "inputTokens"),
-        output=_under(_ROOTS, "outputTokens"),
-        cache_read=_under(_ROOTS, "cacheReadInputTokens", "cacheReadInputTokenCount"),
-        cache_write=_under(_ROOTS, "cacheWriteInputTokens", "cacheWriteInputTokenCount"),
-        details=_under(_ROOTS, "cacheDetails"),
+        anchors=("inputTokens", "outputTokens"),
+        input=("inputTokens",),
+        output=("outputTokens",),
+        cache_read=("cacheReadInputTokens", "cacheReadInputTokenCount"),
+        cache_write=("cacheWriteInputTokens", "cacheWriteInputTokenCount"),
+        details=("cacheDetails",),
     ),
     Shape(
         "OpenAI",
-        anchors=_under(_ROOTS, "prompt_tokens", "completion_tokens"),
-        input=_under(_ROOTS, "prompt_tokens"),
-        output=_under(_ROOTS, "completion_tokens"),
-        cache_read=_under(_ROOTS, "prompt_tokens_details.cached_tokens"),
-        cache_write=_under(_ROOTS, "prompt_tokens_details.cache_write_tokens"),
-        reasoning=_under(_ROOTS, "completion_tokens_details.reasoning_tokens"),
+        anchors=("prompt_tokens", "completion_tokens"),
+        input=("prompt_tokens",),
+        output=("completion_tokens",),
+        cache_read=("prompt_tokens_details.cached_tokens",),
+        cache_write=("prompt_tokens_details.cache_write_tokens",),
+        reasoning=("completion_tokens_details.reasoning_tokens",),
         inclusive=True,
     ),
+)
+
+# At the top of a body.
+BODY_SHAPES = (
     Shape(
         "Meta Llama",
         anchors=("prompt_token_count", "generation_token_count"),
@@ -145,6 +151,10 @@ SHAPES = (
         output=("completions.*.data.tokens.#",),
     ),
 )
+
+SHAPES = (*USAGE_SHAPES, *BODY_SHAPES)
+
+_CONVERSE = next(shape for shape in USAGE_SHAPES if shape.name == "Converse, Nova")
 
 _METRICS_SHAPE = Shape(
     "invocation metrics",
@@ -232,7 +242,7 @@ def read_usage(answer: Any, *, inclusive: bool = False) -> Report | None:
     `inclusive` is the provider row's word that its input may count cache tokens as well;
     it holds only where the input is at least as large as they are.
     """
-    report = _read(_CONVERSE, answer, USAGE)
+    report = _read(_CONVERSE, dig(answer, "usage"), USAGE)
     if report is None:
         return None
     counts = dict(report.counts)
@@ -243,7 +253,7 @@ def read_usage(answer: Any, *, inclusive: bool = False) -> Report | None:
 
 def read_additional(fields: Any) -> Report | None:
     """Read `additionalModelResponseFields`: thinking tokens, where the caller asked for them."""
-    count = whole(dig(fields, _THINKING))
+    count = whole(dig(fields, _THINKING)) if fields is not None else None
     return None if count is None else Report(USAGE, {"reasoning": count})
 
 
@@ -251,10 +261,12 @@ def read_body(body: Any) -> Report | None:
     """Read the usage of an InvokeModel body or of one chunk of its stream, by its shape."""
     if not isinstance(body, Mapping):
         return None
-    for shape in SHAPES:
-        report = _read(shape, body, BODY)
-        if report is not None:
-            return report
+    spent = first(body, ROOTS)
+    for shapes, data in ((USAGE_SHAPES, spent), (BODY_SHAPES, body)):
+        for shape in shapes if isinstance(data, Mapping) else ():
+            report = _read(shape, data, BODY)
+            if report is not None:
+                return report
     return None
 
 
@@ -322,15 +334,15 @@ def decide(reports: Iterable[Report | None], *, final: bool = True) -> Usage | N
 
 
 def _read(shape: Shape, data: Any, source: str) -> Report | None:
-    if all(dig(data, anchor) is None for anchor in shape.anchors):
+    if first(data, shape.anchors) is None:
         return None
     counts = {}
-    for name in FIELDS:
-        paths: tuple[str, ...] = getattr(shape, name)
-        count = whole(first(data, paths)) if paths else None
+    for name, paths in shape.paths:
+        count = whole(first(data, paths))
         if count is not None:
             counts[name] = count
-    counts.update(_by_ttl(first(data, shape.details)))
+    if shape.details:
+        counts.update(_by_ttl(first(data, shape.details)))
     return Report(source, counts, shape.inclusive) if counts else None
 
 
@@ -344,6 +356,3 @@ def _by_ttl(details: Any) -> dict[str, int]:
             return {}
         sums[name] = sums.get(name, 0) + count
     return sums
-
-
-_CONVERSE = next(shape for shape in SHAPES if shape.name == "Converse, Nova")
