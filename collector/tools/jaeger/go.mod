@@ -1,3 +1,6 @@
+// Jaeger's module path has no /v2, so Go cannot require its v2 tags: v1.76.0 is the commit of
+// v2.13.0, the last one that has both. go.sum began as a copy of Jaeger's own.
+// klauspost/compress is newer than Jaeger asks for, because v1.18.1 was retracted by its author.
 module otel-bedrock.example/collector/tools/jaeger
 
 go 1.25.0

@@ -1,3 +1,5 @@
+// Prometheus numbers its Go module v0.315.0 where the program is 3.15.0. It is required here, not
+// installed by `go install`, because that refuses a go.mod with exclude and replace in it.
 module otel-bedrock.example/collector/tools/prometheus
 
 go 1.26.0
