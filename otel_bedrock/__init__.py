@@ -1,6 +1,14 @@
 """Exact token counts of every Amazon Bedrock call, as OpenTelemetry spans and metrics."""
 
+from otel_bedrock.aws_lambda import flush_after
 from otel_bedrock.instrumentor import BedrockInstrumentor, flush, instrument, uninstrument
 from otel_bedrock.version import __version__
 
-__all__ = ["BedrockInstrumentor", "__version__", "flush", "instrument", "uninstrument"]
+__all__ = [
+    "BedrockInstrumentor",
+    "__version__",
+    "flush",
+    "flush_after",
+    "instrument",
+    "uninstrument",
+]

@@ -1,27 +1,25 @@
 """Abandoned: streams and bodies that were collected without an end, told about afterwards.
 
 Recording from a finalizer deadlocks the metrics SDK: the collector may run on the thread
-that holds the reader's lock. So a finalizer only puts its observer on a queue, and the queue
-is emptied by the next call, by `flush()`, at interpreter exit, and, so that an idle process
-reports too, by a daemon thread that does nothing else and holds no lock while it waits. The
-thread is started with the first stream or body, never from a finalizer, and anew in a fork.
-
-`queue.SimpleQueue.put` is the one hand-over that the standard library documents as safe in
-finalizers: it is re-entrant.
+that holds the reader's lock. So a finalizer only appends its observer to a deque, which takes
+no lock, and the deque is emptied by the next call, by `flush()`, at interpreter exit, and, so
+that an idle process reports too, by a daemon thread that does nothing else and holds no lock
+while it waits. The thread is started with the first stream or body, never from a finalizer,
+and anew in a fork.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
 from otel_bedrock import shield
 
-# How often the thread looks for bodies that were closed where we cannot see it (seconds).
+# How often the thread looks (seconds).
 _LOOK_EVERY = 1.0
 
 
@@ -31,18 +29,21 @@ class Abandoned(Protocol):
     def settle(self) -> None:
         """Finish the recording; not in the garbage collector, so locks are allowed."""
 
+    def give_up(self) -> None:
+        """End the span at least: `settle` has failed."""
+
 
 class _State:
-    """The queue, the thread that empties it, and what is still being watched.
-
-    Queue and thread are made together, with the first stream: gevent may have replaced the
-    modules' classes by then, and a native queue would block all of its greenlets.
-    """
+    """What was collected, and what is still being watched."""
 
     def __init__(self) -> None:
-        self.queue: queue.SimpleQueue[Abandoned] | None = None
+        self.collected: deque[Abandoned] = deque()
         self.open: dict[Abandoned, Callable[[], bool] | None] = {}
-        self.once = threading.Lock()
+        # Taking the one item is atomic: of two threads, one starts ours.
+        self.once = [True]
+        # Held by whoever settles, so that `look` returns when all is told, also by others.
+        # Never taken in a finalizer.
+        self.settling = threading.RLock()
 
 
 _state = _State()
@@ -50,14 +51,31 @@ _state = _State()
 
 def watch(observer: Abandoned, closed: Callable[[], bool] | None = None) -> None:
     """Note that `observer` waits for its end; `closed` tells of an end that it cannot see."""
+    start()
+    _state.open[observer] = closed
+
+
+def start() -> None:
+    """Start what looks after the abandoned; does nothing where that was done. Never raises."""
     state = _state
-    if state.queue is None and state.once.acquire(blocking=False):
-        state.queue = queue.SimpleQueue()
-        atexit.register(finish_all)
-        threading.Thread(
-            target=_run, args=(state,), name="otel-bedrock-abandoned", daemon=True
-        ).start()
-    state.open[observer] = closed
+    if not state.once:
+        return
+    try:
+        state.once.pop()
+    except IndexError:
+        return
+    atexit.register(finish_all)
+    try:
+        # Made together: gevent may have replaced all of these by now, and a greenlet that
+        # waits for a native lock would block all others.
+        state.settling = threading.RLock()
+        thread = threading.Thread(
+            target=_run, args=(state, threading.Event()), name="otel-bedrock-abandoned", daemon=True
+        )
+        thread.start()
+    except Exception as error:
+        # No more threads may be had. The next call, flush() and the exit do the same work.
+        shield.stop("abandoned.thread", error)
 
 
 def forget(observer: Abandoned) -> None:
@@ -66,36 +84,60 @@ def forget(observer: Abandoned) -> None:
 
 
 def put(observer: Abandoned) -> None:
-    """Hand over an observer whose object was collected. Safe in a finalizer: takes no lock."""
-    waiting = _state.queue
-    if waiting is not None:
-        waiting.put(observer)
+    """Hand over what is to be settled. Safe in a finalizer: takes no lock."""
+    _state.collected.append(observer)
+
+
+def collected(observer: Abandoned) -> None:
+    """Hand over an observer whose object was collected. Safe in a finalizer: takes no lock.
+
+    One that has seen its end has nothing to tell, nor has one that another process watches:
+    in a fork, the streams of the parent are the parent's.
+    """
+    if observer in _state.open:
+        put(observer)
 
 
 def drain() -> None:
-    """Settle what was collected. Costs next to nothing where there is nothing."""
-    waiting = _state.queue
-    while waiting is not None and not waiting.empty():
+    """Settle what was collected. Costs next to nothing where there is nothing, and never waits:
+    where another thread is at it, that one goes on.
+    """
+    state = _state
+    if state.collected and state.settling.acquire(blocking=False):
         try:
-            observer = waiting.get_nowait()
-        except queue.Empty:
-            return
-        _settle(observer)
+            _settle_collected(state)
+        finally:
+            state.settling.release()
 
 
 def look() -> None:
     """Settle what was collected, and what was closed where we cannot see it."""
-    drain()
-    for observer, closed in list(_state.open.items()):
-        if closed is not None and closed():
-            _settle(observer)
+    state = _state
+    with state.settling:
+        _settle_collected(state)
+        # A copy is made in one step; a list of the items would be made in several.
+        for observer, closed in state.open.copy().items():
+            try:
+                over = closed is not None and closed()
+            except Exception as error:
+                shield.stop("abandoned.closed", error)
+                continue
+            if over:
+                _settle(observer)
 
 
 def finish_all() -> None:
     """Settle everything, also what is still open: the interpreter is about to exit."""
-    drain()
-    for observer in list(_state.open):
-        _settle(observer)
+    state = _state
+    with state.settling:
+        _settle_collected(state)
+        for observer in state.open.copy():
+            _settle(observer)
+
+
+def _settle_collected(state: _State) -> None:
+    while state.collected:
+        _settle(state.collected.popleft())
 
 
 def _settle(observer: Abandoned) -> None:
@@ -103,19 +145,13 @@ def _settle(observer: Abandoned) -> None:
         forget(observer)
         observer.settle()
     except Exception as error:
-        shield.stop("abandoned", error)
+        observer.give_up()
+        shield.stop("abandoned.settle", error)
 
 
-def _run(state: _State) -> None:
-    waiting = state.queue
-    while waiting is not None and state is _state:
-        try:
-            observer = waiting.get(timeout=_LOOK_EVERY)
-        except queue.Empty:
-            pass
-        else:
-            _settle(observer)
-            del observer
+def _run(state: _State, never: threading.Event) -> None:
+    while state is _state:
+        never.wait(_LOOK_EVERY)
         try:
             look()
         except Exception as error:

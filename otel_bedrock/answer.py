@@ -31,6 +31,10 @@ _GUARDRAIL_UNITS = (
     ("sensitive_information_free", "sensitiveInformationPolicyFreeUnits"),
     ("contextual_grounding", "contextualGroundingPolicyUnits"),
     ("automated_reasoning", "automatedReasoningPolicyUnits"),
+    # Those of InvokeGuardrailChecks.
+    ("content", "contentFilter.textUnits"),
+    ("prompt_attack", "promptAttack.textUnits"),
+    ("sensitive_information", "sensitiveInformation.textUnits"),
 )
 
 

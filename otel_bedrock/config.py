@@ -29,10 +29,13 @@ class Settings(TypedDict, total=False):
     metrics: str
     capture_content: str
     time_per_output_chunk: bool
+    content_limit: int
+    redact: Callable[[str], str]
     body_limit: int
     model_limit: int
     request_metadata_keys: tuple[str, ...]
     model_aliases: Mapping[str, str]
+    resolve_models: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +46,13 @@ class Config:
     metrics: str = "default"
     capture_content: str = NO_CONTENT
     time_per_output_chunk: bool = False
+    content_limit: int = 65_536
+    redact: Callable[[str], str] | None = None
     body_limit: int = 65_536
     model_limit: int = 200
     request_metadata_keys: tuple[str, ...] = ()
     model_aliases: Mapping[str, str] | None = None
+    resolve_models: bool = False
     otlp_endpoint: str | None = None
 
 
@@ -116,6 +122,13 @@ def _content(value: Any) -> str:
     return found
 
 
+def _callable(value: Any) -> Callable[[str], str]:
+    if not callable(value):
+        raise Invalid(f"expected a function that takes a text and returns one; got {value!r}")
+    found: Callable[[str], str] = value
+    return found
+
+
 def _endpoint(value: Any) -> str:
     parts = urlsplit(value) if isinstance(value, str) else None
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
@@ -128,7 +141,10 @@ def _endpoint(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row of SETTINGS: argument, environment variable, parser and one sentence."""
+    """One row of SETTINGS: argument, environment variable, parser and one sentence.
+
+    `variable` is empty where only an argument makes sense.
+    """
 
     name: str
     variable: str
@@ -164,6 +180,21 @@ SETTINGS = (
         " `EVENT_ONLY` or `SPAN_AND_EVENT`.",
     ),
     Setting(
+        "content_limit",
+        "OTEL_BEDROCK_CONTENT_LIMIT",
+        _whole,
+        "Characters of each attribute with content; longer texts in it are cut, and marked.",
+    ),
+    Setting(
+        "redact",
+        # A name to import would be imported before the application is there, and one that is
+        # not found would have to stop all content.
+        "",
+        _callable,
+        "Function `(str) -> str` that every text of content goes through before it leaves; where"
+        " it raises, that content is dropped.",
+    ),
+    Setting(
         "time_per_output_chunk",
         "OTEL_BEDROCK_TIME_PER_OUTPUT_CHUNK",
         _flag,
@@ -193,6 +224,13 @@ SETTINGS = (
         _mapping,
         "What opaque ids stand for: `abc123=anthropic.claude-sonnet-4-6,…` (the profile's id or"
         " its ARN).",
+    ),
+    Setting(
+        "resolve_models",
+        "OTEL_BEDROCK_RESOLVE_MODELS",
+        _flag,
+        "Ask Bedrock's control plane, in the background and once for each, what opaque ARNs stand"
+        " for; needs the IAM action of their kind, such as `bedrock:GetInferenceProfile`.",
     ),
 )
 
@@ -231,7 +269,7 @@ def read_config(arguments: Mapping[str, Any], environ: Mapping[str, str] | None 
                 values[setting.name] = setting.parse(given)
             except Invalid as error:
                 raise Invalid(f"{setting.name}: {error}") from None
-        elif environ.get(setting.variable, "").strip():
+        elif setting.variable and environ.get(setting.variable, "").strip():
             try:
                 values[setting.name] = setting.parse(environ[setting.variable])
             except Invalid as error:
@@ -245,7 +283,6 @@ def render() -> str:
     for setting in SETTINGS:
         value = default(setting.name)
         shown = "" if value in (None, ()) else f"`{value}`"
-        lines.append(
-            f"| `{setting.name}` | `{setting.variable}` | {shown} | {setting.sentence} |"
-        )
+        variable = f"`{setting.variable}`" if setting.variable else ""
+        lines.append(f"| `{setting.name}` | {variable} | {shown} | {setting.sentence} |")
     return "\n".join(lines) + "\n"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -12,8 +14,9 @@ from opentelemetry import metrics, trace
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 from typing_extensions import Unpack
 
-from otel_bedrock import abandoned, patch, sdk
+from otel_bedrock import abandoned, patch, sdk, shield
 from otel_bedrock.config import Config, Settings, read_config
+from otel_bedrock.nesting import CONFLICTS
 from otel_bedrock.recorder import Recorder
 
 log = logging.getLogger("otel_bedrock")
@@ -21,6 +24,13 @@ log = logging.getLogger("otel_bedrock")
 _NO_SDK = (
     "no OpenTelemetry SDK is configured: Bedrock calls are not reported. Set one up, or call"
     " otel_bedrock.instrument(otlp_endpoint='http://localhost:4318')"
+)
+
+
+_INHERITED = (
+    "this process was forked after OpenTelemetry was set up in its parent: the SDK goes on from the"
+    " parent's sums, which are then counted twice. Set the providers up in the child (gunicorn:"
+    " post_fork), or let otel_bedrock.instrument(otlp_endpoint=…) do it, which needs nothing more"
 )
 
 
@@ -54,10 +64,30 @@ class _Active:
         self.providers = sdk.Providers()
         self.live = False
         self.said = False
+        self.warned = False
+        self.inherited = False
+
+    def after_fork(self) -> None:
+        """Go on in a forked child: with new providers where they are ours."""
+        self.lock = threading.Lock()
+        given = self.given
+        if given is None or self.recorder is None:
+            return
+        if not self.providers:
+            self.inherited = self.live
+            return
+        self.providers.renew()
+        self.recorder.close()
+        self.recorder = Recorder(
+            given.config,
+            self.providers.tracer_provider,
+            self.providers.meter_provider,
+            given.logger_provider,
+        )
 
     def current(self) -> Recorder | None:
         """Return the Recorder for a call that starts now; None where nobody would see it."""
-        if self.live:
+        if self.live and not self.inherited:
             return self.recorder
         return self._look()
 
@@ -65,9 +95,15 @@ class _Active:
         given, recorder = self.given, self.recorder
         if given is None or recorder is None:
             return None
+        if self.inherited:
+            self.inherited = False
+            log.warning(_INHERITED)
         # Providers may be set after instrument(): the API's stand-ins pass on to them.
         if sdk.is_tracing(given.tracer_provider) or sdk.is_metering(given.meter_provider):
             self.live = True
+            if not self.warned:
+                self.warned = True
+                _warn_of_conflicts()
             return recorder
         if not self.said:
             self.said = True
@@ -76,7 +112,42 @@ class _Active:
         return None
 
 
+def _after_fork() -> None:
+    try:
+        _active.after_fork()
+    except Exception as error:
+        shield.stop("after_fork", error)
+
+
+def _warn_of_conflicts() -> None:
+    """Say which other instrumentations tell of the same calls, and how to switch them off.
+
+    Asked at the first call, so that it does not matter who came first.
+    """
+    for module, switch in CONFLICTS.items():
+        loaded = vars(sys.modules[module]).values() if module in sys.modules else ()
+        active = [
+            each
+            for each in loaded
+            if isinstance(each, type)
+            and issubclass(each, BaseInstrumentor)
+            and each.__module__.startswith(module)
+            and each().is_instrumented_by_opentelemetry
+        ]
+        if active:
+            log.warning(
+                "%s is active too: it tells of the same Bedrock calls, so that a backend may add"
+                " their tokens up twice. Switch one off:"
+                " OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=%s, or do not call its instrument()",
+                module,
+                switch,
+            )
+
+
 _active = _Active()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def instrument(
@@ -89,9 +160,9 @@ def instrument(
 ) -> None:
     """Report every Amazon Bedrock call of this process, from now on.
 
-    Covers clients made before and after, by boto3, boto3.Session and botocore. Called again
-    it re-configures: the same settings do nothing, others replace the former with one
-    warning; nothing is patched twice.
+    Covers clients made before and after, by boto3, boto3.Session, botocore, aiobotocore and
+    aioboto3. Called again it re-configures: the same settings do nothing, others replace the
+    former with one warning; nothing is patched twice.
 
     Args:
         tracer_provider: where spans go; the global one unless given, also one set later.
@@ -118,6 +189,12 @@ def instrument(
     BedrockInstrumentor()._is_instrumented_by_opentelemetry = True
 
 
+def _recorder(given: Given) -> Recorder:
+    return Recorder(
+        given.config, given.tracer_provider, given.meter_provider, given.logger_provider
+    )
+
+
 def _activate(given: Given) -> None:
     with _active.lock:
         before = _active.given
@@ -135,7 +212,7 @@ def _activate(given: Given) -> None:
         own = given.tracer_provider is None and given.meter_provider is None
         if endpoint is not None and own and not _active.providers:
             _active.providers = sdk.set_up(endpoint)
-        recorder = Recorder(given.config, given.tracer_provider, given.meter_provider)
+        recorder = _recorder(given)
         if _active.unwrap is None:
             _active.unwrap = patch.wrap(_active.current)
         if _active.recorder is not None:
@@ -157,7 +234,7 @@ def exchange(given: Given | None) -> Given | None:
         _active.recorder = None
         _active.live = _active.said = False
         if given is not None:
-            _active.recorder = Recorder(given.config, given.tracer_provider, given.meter_provider)
+            _active.recorder = _recorder(given)
             if _active.unwrap is None:
                 _active.unwrap = patch.wrap(_active.current)
         elif _active.unwrap is not None:
@@ -199,7 +276,15 @@ def flush(timeout: float = 5.0) -> bool:
     if given is None:
         return True
     failures = _active.providers.failures
-    done = sdk.flush(timeout, given.tracer_provider, given.meter_provider)
+    recorder = _active.recorder
+    events = None if recorder is None else recorder.details.provider
+    made = _active.providers
+    done = sdk.flush(
+        timeout,
+        given.tracer_provider or made.tracer_provider,
+        given.meter_provider or made.meter_provider,
+        events,
+    )
     return done and _active.providers.failures == failures
 
 

@@ -1,7 +1,7 @@
 """Observers: what joins a watched stream or body to its Recording.
 
-An observer never raises, holds no reference to what it observes, and may be told of the end
-more than once: the Recording takes the first.
+An observer holds no reference to what it observes, and may be told of the end more than once:
+it takes the first. Its bugs stop at `Shielded`, which is what streams and bodies are given.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from otel_bedrock import abandoned, answer, shield, usage
@@ -21,26 +22,94 @@ from otel_bedrock.recorder import Recording
 _INCOMPLETE = ("error",)
 
 
-class StreamObserver:
+class Shielded:
+    """An observer whose bugs stop here, short of the user's stream or body."""
+
+    __slots__ = ("_observer",)
+
+    def __init__(self, observer: StreamObserver | BodyObserver) -> None:
+        self._observer = observer
+
+    def see(self, piece: Any) -> None:
+        try:
+            self._observer.see(piece)
+        except Exception as error:
+            self._observer.stopped("observer.see", error)
+
+    def ended(self, error: BaseException | None, *, exhausted: bool = False) -> None:
+        try:
+            self._observer.ended(error, exhausted=exhausted)
+        except Exception as failure:
+            self._observer.stopped("observer.ended", failure)
+
+    def dropped(self, error: BaseException | None = None) -> None:
+        # In the garbage collector nothing can be told, not even a bug.
+        with suppress(Exception):
+            self._observer.dropped(error)
+
+
+class _Observer:
+    """What has an end, told once: the first that takes `_left` tells it."""
+
+    __slots__ = ("_found", "_left", "_recording")
+
+    def __init__(self, recording: Recording, found: answer.Found) -> None:
+        self._recording = recording
+        self._found = found
+        # Taking the one item is atomic: of two threads that see the end, one tells it.
+        self._left = [True]
+
+    @property
+    def over(self) -> bool:
+        """Whether the end has been seen."""
+        return not self._left
+
+    def give_up(self) -> None:
+        """End the span at least: telling the end has failed."""
+        self._recording.give_up()
+
+    def stopped(self, site: str, error: Exception) -> None:
+        """Stop a bug of ours; where it came up while the end was told, end the span at least.
+
+        Elsewhere the end is still to come, if only by the object's collection.
+        """
+        if self.over:
+            self.give_up()
+        shield.stop(site, error)
+
+    def _take(self) -> bool:
+        try:
+            self._left.pop()
+        except IndexError:
+            return False
+        abandoned.forget(self)
+        return True
+
+    def _fallback(self, error: BaseException | None, failure: Exception) -> Outcome:
+        """Say what is known where reading the rest has failed."""
+        shield.stop("observer.outcome", failure)
+        found = dict(self._found)
+        if error is not None:
+            found["error_type"] = type(error).__name__
+        return Outcome(**found)
+
+
+class StreamObserver(_Observer):
     """Observes an event stream: its events, and its end."""
 
-    __slots__ = ("_at", "_events", "_found", "_recording")
+    __slots__ = ("_at", "_events")
 
     def __init__(self, recording: Recording, events: Events, found: answer.Found) -> None:
-        self._recording = recording
+        super().__init__(recording, found)
         self._events = events
-        self._found = found
         self._at: tuple[int, float] | None = None
 
     def see(self, event: Any) -> None:
         events = self._events
-        try:
-            was_final = events.final
-            events.see(event)
-            if events.final and not was_final:
-                self._finalise()
-        except Exception as error:
-            shield.stop("stream.see", error)
+        was_final = events.final
+        events.see(event)
+        if events.final and not was_final:
+            self._finalise()
 
     def _finalise(self) -> None:
         # From here on a consumer that stops loses nothing: the counts are told now, and the
@@ -53,10 +122,10 @@ class StreamObserver:
     def ended(self, error: BaseException | None, *, exhausted: bool = False) -> None:
         self._finish(error, None, exhausted)
 
-    def dropped(self) -> None:
+    def dropped(self, error: BaseException | None = None) -> None:
         if self._at is None:
             self._at = (time.time_ns(), time.perf_counter())
-        abandoned.put(self)
+        abandoned.collected(self)
 
     def settle(self) -> None:
         self._finish(None, self._at)
@@ -64,12 +133,13 @@ class StreamObserver:
     def _finish(
         self, error: BaseException | None, at: tuple[int, float] | None, exhausted: bool = False
     ) -> None:
+        if not self._take():
+            return
         try:
-            abandoned.forget(self)
-            self._recording.finish(self._outcome(error, exhausted), at)
+            outcome = self._outcome(error, exhausted)
         except Exception as failure:
-            shield.stop("stream.finish", failure)
-            self._recording.finish(Outcome())
+            outcome = self._fallback(error, failure)
+        self._recording.finish(outcome, at)
 
     def _outcome(self, error: BaseException | None, exhausted: bool) -> Outcome:
         events = self._events
@@ -87,19 +157,22 @@ class StreamObserver:
         return Outcome(**found)
 
 
-class BodyObserver:
+class ContentObserver(StreamObserver):
+    """The same where content is captured: a second consumer of the events."""
+
+    __slots__ = ()
+
+    def see(self, event: Any) -> None:
+        super().see(event)
+        content = self._recording.content
+        if content is not None:
+            content.see_event(event)
+
+
+class BodyObserver(_Observer):
     """Observes the body of InvokeModel up to `limit` bytes; beyond, it is let go of."""
 
-    __slots__ = (
-        "_found",
-        "_headers",
-        "_length",
-        "_limit",
-        "_pieces",
-        "_provider",
-        "_recording",
-        "_size",
-    )
+    __slots__ = ("_failure", "_headers", "_length", "_limit", "_pieces", "_provider", "_size")
 
     def __init__(
         self,
@@ -110,61 +183,85 @@ class BodyObserver:
         length: int | None,
         limit: int,
     ) -> None:
-        self._recording = recording
+        super().__init__(recording, found)
         self._provider = provider
-        self._found = found
         self._headers = headers
         self._length = length
         self._limit = limit
-        self._pieces: list[bytes] | None = []
+        self._pieces: list[bytes] = []
         self._size = 0
+        self._failure: tuple[answer.Found, tuple[int, float]] | None = None
 
     def see(self, piece: bytes) -> None:
-        try:
-            if not piece or self._pieces is None:
-                return
-            self._size += len(piece)
-            if self._size > self._limit:
-                self._pieces = None
-                self._finish(None)
-                return
-            self._pieces.append(piece)
-            if self._size == self._length:
-                self._finish(None)
-        except Exception as error:
-            shield.stop("body.see", error)
+        if not piece or self.over:
+            return
+        self._size += len(piece)
+        if self._size > self._limit:
+            self._pieces.clear()
+            self._finish(None)
+            return
+        self._pieces.append(piece)
+        if self._size == self._length:
+            self._finish(None)
 
     def ended(self, error: BaseException | None, *, exhausted: bool = False) -> None:
         self._finish(error)
 
-    def dropped(self) -> None:
-        abandoned.put(self)
+    def dropped(self, error: BaseException | None = None) -> None:
+        if error is not None:
+            # The name alone: the error itself would hold what is being collected.
+            self._fail({"error_type": type(error).__name__})
+        abandoned.collected(self)
 
     def settle(self) -> None:
         self._finish(None)
 
     def _finish(self, error: BaseException | None) -> None:
-        pieces, self._pieces = self._pieces, None
+        if not self._take():
+            return
         try:
-            abandoned.forget(self)
-            at = None if error is None else (time.time_ns(), time.perf_counter())
-            self._recording.finish(self._outcome(error, pieces), at)
+            if error is not None:
+                self._fail(read_error(error))
+            outcome = self._outcome()
         except Exception as failure:
-            shield.stop("body.finish", failure)
-            self._recording.finish(Outcome(**self._found))
+            outcome = self._fallback(error, failure)
+        self._pieces.clear()
+        at = None if self._failure is None else self._failure[1]
+        self._recording.finish(outcome, at)
 
-    def _outcome(self, error: BaseException | None, pieces: list[bytes] | None) -> Outcome:
+    def _fail(self, found: answer.Found) -> None:
+        self._failure = found, (time.time_ns(), time.perf_counter())
+
+    def _outcome(self) -> Outcome:
         found = dict(self._found)
-        body = _parse(pieces)
+        body = _parse(self._pieces)
         if body is not None:
             found.update(answer.read_body_details(body, self._provider))
             found["usage"] = usage.decide((self._headers, usage.read_body(body)))
-        if error is not None:
-            found.update(read_error(error))
+            if self._recording.content is not None:
+                self._recording.content.see_answer(body)
+        if self._failure is not None:
+            found.update(self._failure[0])
         return Outcome(**found)
 
 
-def _parse(pieces: list[bytes] | None) -> Mapping[str, Any] | None:
+class CallObserver:
+    """Observes a call whose coroutine was let go of while it waited for the answer."""
+
+    __slots__ = ("_at", "_recording")
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self._at = (time.time_ns(), time.perf_counter())
+
+    def settle(self) -> None:
+        self._recording.finish(Outcome(error_type=GeneratorExit.__name__), self._at)
+
+    def give_up(self) -> None:
+        self._recording.give_up()
+
+
+def _parse(pieces: list[bytes]) -> Mapping[str, Any] | None:
     if not pieces:
         return None
     try:

@@ -2,230 +2,178 @@
 
 The wrapper passes straight through unless the service is Bedrock's, the operation has a row,
 and instrumentation is not suppressed. Around the real call it only starts and finishes a
-Recording; the answer that goes back is the very object that botocore made.
+Recording; the answer that goes back is the very object that botocore made. aiobotocore's own
+method is a second row: what is begun, read and told is the same, only the call is awaited.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
 from typing import Any
-from urllib.parse import urlsplit
 
 import wrapt
-from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
-from otel_bedrock import abandoned, answer, shield, streams, usage
-from otel_bedrock.call import Outcome
-from otel_bedrock.errors import read_error
-from otel_bedrock.events import DIALECTS
-from otel_bedrock.observers import BodyObserver, StreamObserver
-from otel_bedrock.operations import SERVICES, TABLE, Operation
-from otel_bedrock.providers import Provider
-from otel_bedrock.recorder import Recorder, Recording
-from otel_bedrock.request import read_call
+from otel_bedrock import abandoned, aio_streams, shield, streams
+from otel_bedrock.bracket import Look, Watches, begin
+from otel_bedrock.operations import SERVICES
 
-Seam = tuple[str, str]
-
-# What is wrapped: module, and attribute in it.
-SEAMS: tuple[Seam, ...] = (("botocore.client", "BaseClient._make_api_call"),)
-
-_PORTS = {"https": 443, "http": 80}
+Call = tuple[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]]
 
 
-class Begun:
-    """A call between its start and its answer."""
-
-    __slots__ = ("provider", "recording", "row", "token")
-
-    def __init__(self, row: Operation, provider: Provider, recording: Recording) -> None:
-        self.row = row
-        self.provider = provider
-        self.recording = recording
-        self.token: object | None = None
+def _call(seam: Seam, recorder: Look, service: str, call: Call) -> Any:
+    wrapped, client, args, kwargs = call
+    begun = begin(seam.watches, recorder, service, client, args, kwargs)
+    if begun is None:
+        return wrapped(*args, **kwargs)
+    with begun:
+        begun.answered = answered = wrapped(*args, **kwargs)
+    return answered
 
 
-def wrap(recorder: Callable[[], Recorder | None]) -> Callable[[], None]:
+def _await(seam: Seam, recorder: Look, service: str, call: Call) -> Any:
+    abandoned.start()
+    waiting: Any = _awaited(seam, recorder, service, call)
+    # What Python calls a coroutine that nobody awaits.
+    with suppress(AttributeError, TypeError):
+        waiting.__name__, waiting.__qualname__ = call[0].__name__, call[0].__qualname__
+    return waiting
+
+
+async def _awaited(seam: Seam, recorder: Look, service: str, call: Call) -> Any:
+    wrapped, client, args, kwargs = call
+    begun = begin(seam.watches, recorder, service, client, args, kwargs)
+    if begun is None:
+        return await wrapped(*args, **kwargs)
+    with begun:
+        try:
+            begun.answered = answered = await wrapped(*args, **kwargs)
+        except BaseException as error:
+            begun.let_go = _is_let_go(error)
+            raise
+    return answered
+
+
+def _is_let_go(error: BaseException | None) -> bool:
+    """Say whether a coroutine was closed while it waited; its clean-up may raise anew."""
+    for _ in range(100):
+        if error is None or isinstance(error, GeneratorExit):
+            break
+        error = error.__context__
+    return isinstance(error, GeneratorExit)
+
+
+@dataclass(frozen=True, slots=True)
+class Seam:
+    """One row: the module, the attribute in it that is wrapped, and how.
+
+    `around` calls what is wrapped; `watches` says how its streams and bodies are observed. A
+    module that is not `required` is wrapped when somebody else has imported it.
+    """
+
+    module: str
+    name: str
+    around: Callable[[Seam, Look, str, Call], Any]
+    watches: Watches
+    required: bool = False
+
+
+SEAMS = (
+    Seam(
+        "botocore.client",
+        "BaseClient._make_api_call",
+        _call,
+        Watches(streams.watch_events, streams.watch_body),
+        required=True,
+    ),
+    Seam(
+        "aiobotocore.client",
+        "AioBaseClient._make_api_call",
+        _await,
+        Watches(aio_streams.watch_events, aio_streams.watch_body),
+    ),
+)
+
+
+class _Wrappers:
+    """Our wrappers on the seams, until they are taken off."""
+
+    def __init__(self, recorder: Look) -> None:
+        self._recorder: Look | None = recorder
+        # Taking a row out is atomic: a module that two threads see imported is wrapped once.
+        self._off = {seam.module: seam for seam in SEAMS}
+        self._on: list[tuple[Seam, Any]] = []
+
+    def put_on(self, module: ModuleType) -> None:
+        seam = self._off.pop(module.__name__, None)
+        if seam is None or self._recorder is None:
+            return
+        ours = wrapt.wrap_function_wrapper(module, seam.name, self._wrapper(seam))
+        self._on.append((seam, ours))
+
+    def take_off(self) -> None:
+        # One that cannot be taken off passes through from now on.
+        self._recorder = None
+        for seam, ours in self._on:
+            outer: Any
+            parent, attribute, outer = wrapt.resolve_path(sys.modules[seam.module], seam.name)
+            # OpenTelemetry's own `unwrap` of a wrapper on top leaves ours bound to nothing.
+            if outer is ours or getattr(outer, "_self_parent", None) is ours:
+                setattr(parent, attribute, ours.__wrapped__)
+            # Somebody wrapped after us: theirs stays, and ours comes out from under it.
+            while isinstance(outer, wrapt.FunctionWrapper):
+                if outer.__wrapped__ is ours:
+                    outer.__wrapped__ = ours.__wrapped__
+                outer = outer.__wrapped__
+
+    def _wrapper(self, seam: Seam) -> Callable[..., Any]:
+        def wrapper(
+            wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> Any:
+            recorder = self._recorder
+            try:
+                service = client._service_model.service_name
+            except Exception:
+                # No client as we know it: what is wrong with it, the call itself will say,
+                # and not as an error that came up during another one.
+                service = None
+            if service not in SERVICES or recorder is None:
+                return wrapped(*args, **kwargs)
+            return seam.around(seam, recorder, service, (wrapped, client, args, kwargs))
+
+        return wrapper
+
+
+_present: _Wrappers | None = None
+# Hooks of wrapt's cannot be taken back: one for each module, for good.
+_hooked: set[str] = set()
+
+
+def wrap(recorder: Look) -> Callable[[], None]:
     """Wrap the SEAMS; `recorder` gives the Recorder to use now, None to pass through.
 
     Returns the function that takes the wrappers off again.
     """
-
-    def wrapper(
-        wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        try:
-            service = client._service_model.service_name
-        except AttributeError:
-            return wrapped(*args, **kwargs)
-        if service not in SERVICES:
-            return wrapped(*args, **kwargs)
-        begun = begin(recorder, service, client, args, kwargs)
-        if begun is None:
-            return wrapped(*args, **kwargs)
-        try:
-            answered = wrapped(*args, **kwargs)
-        except BaseException as error:
-            leave(begun)
-            failed(begun, error)
-            raise
-        leave(begun)
-        returned(begun, answered)
-        return answered
-
-    undo = []
-    for module, name in SEAMS:
-        wrapt.wrap_function_wrapper(module, name, wrapper)
-        undo.append((module, name))
-
-    def unwrap() -> None:
-        for module, name in undo:
-            _unwrap(module, name)
-
-    return unwrap
+    global _present
+    wrappers = _present = _Wrappers(recorder)
+    for seam in SEAMS:
+        if seam.required:
+            import_module(seam.module)
+        if seam.module in sys.modules:
+            wrappers.put_on(sys.modules[seam.module])
+        elif seam.module not in _hooked:
+            _hooked.add(seam.module)
+            wrapt.register_post_import_hook(_imported, seam.module)
+    return wrappers.take_off
 
 
-def _unwrap(module: str, name: str) -> None:
-    parent, attribute, _ = wrapt.resolve_path(module, name)
-    current = parent.__dict__.get(attribute)
-    # Where somebody wrapped after us, taking ours off would take theirs off too: then ours
-    # stays and passes through.
-    if isinstance(current, wrapt.FunctionWrapper):
-        setattr(parent, attribute, current.__wrapped__)
-
-
-def begin(
-    recorder: Callable[[], Recorder | None],
-    service: str,
-    client: Any,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-) -> Begun | None:
-    """Start the recording of a call and make its span current; None to pass through."""
+def _imported(module: ModuleType) -> None:
     try:
-        api = args[0] if args else kwargs.get("operation_name")
-        row = TABLE.get((service, api)) if isinstance(api, str) else None
-        if row is None or not is_instrumentation_enabled():
-            return None
-        current = recorder()
-        if current is None:
-            return None
-        abandoned.drain()
-        parameters = args[1] if len(args) > 1 else kwargs.get("api_params")
-        meta = client.meta
-        address, port = _address(meta.endpoint_url)
-        call, provider = read_call(
-            row,
-            parameters if isinstance(parameters, Mapping) else {},
-            address=address,
-            port=port,
-            region=meta.region_name,
-            body_limit=current.config.body_limit,
-            aliases=current.config.model_aliases,
-        )
-        recording = current.start(call)
-        recording.spends = row.spends and provider.tokens
-        begun = Begun(row, provider, recording)
-        begun.token = recording.enter()
-        return begun
+        if _present is not None:
+            _present.put_on(module)
     except Exception as error:
-        shield.stop("begin", error)
-        return None
-
-
-def leave(begun: Begun) -> None:
-    """Make the span not current any more: a stream never holds a context."""
-    try:
-        begun.recording.leave(begun.token)
-    except Exception as error:
-        shield.stop("leave", error)
-
-
-def failed(begun: Begun, error: BaseException) -> None:
-    """Finish the recording of a call that raised."""
-    try:
-        outcome = Outcome(**read_error(error))
-    except Exception as failure:
-        shield.stop("failed", failure)
-        outcome = Outcome(error_type=type(error).__name__)
-    begun.recording.finish(outcome)
-
-
-def returned(begun: Begun, answered: Any) -> None:
-    """Finish the recording of a call that returned, or watch what it still has to say."""
-    try:
-        row, recording = begun.row, begun.recording
-        found = answer.read_answer(row, answered, begun.provider)
-        if row.stream is not None:
-            _watch_stream(begun, answered, found)
-        elif row.body is not None and _worth_reading(begun.provider, found):
-            _watch_body(begun, answered, found)
-        else:
-            recording.finish(Outcome(**found))
-    except Exception as failure:
-        shield.stop("returned", failure)
-        begun.recording.finish(Outcome())
-
-
-def _worth_reading(provider: Provider, found: answer.Found) -> bool:
-    """Whether the body may tell what the headers did not."""
-    return provider.body or (provider.tokens and found.get("usage") is None)
-
-
-def _watch_stream(begun: Begun, answered: Any, found: answer.Found) -> None:
-    assert begun.row.stream is not None
-    recording = begun.recording
-    stream = answered.get(begun.row.stream)
-    events = DIALECTS[begun.row.reads](begun.provider)
-    if recording.recorder.config.time_per_output_chunk:
-        events.gap = recording.gap
-    observer = StreamObserver(recording, events, found)
-    try:
-        abandoned.watch(observer)
-        streams.watch_events(stream, observer)
-    except streams.Unwatchable as unknown:
-        abandoned.forget(observer)
-        _say_unwatchable(str(unknown))
-        recording.finish(Outcome(**found))
-
-
-def _watch_body(begun: Begun, answered: Any, found: answer.Found) -> None:
-    assert begun.row.body is not None
-    recording = begun.recording
-    headers = answered["ResponseMetadata"]["HTTPHeaders"]
-    limit = recording.recorder.config.body_limit
-    text = headers.get("content-length", "")
-    length = int(text) if text.isascii() and text.isdecimal() else None
-    if length is not None and length > limit:
-        recording.finish(Outcome(**found))
-        return
-    report = usage.read_headers(headers)
-    provider = begun.provider
-    held = usage.held(report, splits=provider.splits_cache_write, includes=provider.includes_cache)
-    recording.returned(Outcome(**found), held)
-    observer = BodyObserver(recording, provider, found, report, length, limit)
-    try:
-        abandoned.watch(observer)
-        closed = streams.watch_body(answered[begun.row.body], observer)
-        abandoned.watch(observer, closed)
-    except streams.Unwatchable as unknown:
-        abandoned.forget(observer)
-        _say_unwatchable(str(unknown))
-        recording.finish(Outcome(**found))
-
-
-_said_unwatchable: set[str] = set()
-
-
-def _say_unwatchable(kind: str) -> None:
-    if kind not in _said_unwatchable:
-        _said_unwatchable.add(kind)
-        shield.log.warning(
-            "a %s cannot be observed: its spans lack what only the stream or body tells", kind
-        )
-
-
-@lru_cache(maxsize=256)
-def _address(endpoint: str) -> tuple[str | None, int | None]:
-    parts = urlsplit(endpoint)
-    return parts.hostname, parts.port or _PORTS.get(parts.scheme)
+        shield.stop("patch", error)

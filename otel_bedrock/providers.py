@@ -62,10 +62,9 @@ _SNAKE = MappingProxyType(
 
 TABLE = (
     Provider(
-        "Anthropic Claude (text completions)",
+        "Anthropic Claude 2",
         "anthropic",
         models=("claude-v", "claude-instant"),
-        operation=TEXT_COMPLETION,
         parameters={
             "max_tokens": ("max_tokens_to_sample", "max_tokens"),
             "temperature": ("temperature",),
@@ -76,7 +75,7 @@ TABLE = (
         finish_reason=("stop_reason", "delta.stop_reason"),
         response_id=("id", "message.id"),
         response_model=("model", "message.model"),
-        evidence="model-parameters-anthropic-claude-text-completion",
+        evidence="model-parameters-anthropic-claude-text-completion, and -messages",
     ),
     Provider(
         "Anthropic Claude",
@@ -182,7 +181,9 @@ TABLE = (
         ),
         response_id=("id",),
         response_model=("model",),
-        evidence="model-parameters-mistral-text-completion, -chat-completion",
+        includes_cache=True,
+        evidence="model-parameters-mistral-text-completion, -chat-completion; newer models answer"
+        " in OpenAI's shape",
     ),
     Provider(
         "Cohere embeddings",
@@ -275,28 +276,46 @@ TABLE = (
         body=False,
         evidence="model-parameters-marengo: counts, where there are any, in headers",
     ),
+    Provider(
+        "TwelveLabs Pegasus",
+        "twelvelabs",
+        models=("pegasus-",),
+        operation=CHAT,
+        parameters={"max_tokens": ("maxOutputTokens",), "temperature": ("temperature",)},
+        finish_reason=("finishReason",),
+        evidence="model-parameters-pegasus: no usage in the body",
+    ),
 )
 
-# Every other model: OpenAI's shape first, which most of them took, then what others have.
+
+def _all(name: str) -> tuple[str, ...]:
+    """Return what every row has for `name`, each path once."""
+    return tuple(dict.fromkeys(path for row in TABLE for path in getattr(row, name)))
+
+
+def _all_parameters() -> Mapping[str, tuple[str, ...]]:
+    names = dict.fromkeys(name for row in TABLE for name in row.parameters)
+    return {
+        name: tuple(
+            dict.fromkeys(
+                (
+                    *_SNAKE.get(name, ()),
+                    *(path for row in TABLE for path in row.parameters.get(name, ())),
+                )
+            )
+        )
+        for name in names
+    }
+
+
+# Every other model, which may be of any shape: an opaque id can stand for each of the above.
 GENERIC = Provider(
     "every other model",
     None,
-    parameters={
-        **_SNAKE,
-        "max_tokens": ("max_tokens", "max_completion_tokens", "max_gen_len", "maxTokens"),
-    },
-    finish_reason=(
-        "choices.*.finish_reason",
-        "stop_reason",
-        "delta.stop_reason",
-        "stopReason",
-        "messageStop.stopReason",
-        "finish_reason",
-        "outputs.*.stop_reason",
-        "choices.*.stop_reason",
-    ),
-    response_id=("id", "message.id"),
-    response_model=("model", "message.model"),
+    parameters=_all_parameters(),
+    finish_reason=_all("finish_reason"),
+    response_id=_all("response_id"),
+    response_model=_all("response_model"),
     splits_cache_write=True,
     includes_cache=True,
     evidence="model-parameters-openai; most newer providers answer in this shape",

@@ -19,9 +19,11 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from otel_bedrock import shield, signals
+from otel_bedrock import nesting, shield, signals
 from otel_bedrock.call import Call, Outcome, Usage
 from otel_bedrock.config import SEMCONV_141, SEMCONV_2026_10, SEMCONV_BOTH, Config
+from otel_bedrock.content import Content, Gate, open_gate
+from otel_bedrock.details import Details
 from otel_bedrock.errors import REFUSALS
 from otel_bedrock.model_id import ModelId
 from otel_bedrock.quota import burndown
@@ -87,14 +89,17 @@ class Recorder:
         config: Config,
         tracer_provider: trace.TracerProvider | None = None,
         meter_provider: metrics.MeterProvider | None = None,
+        logger_provider: Any = None,
     ) -> None:
         self.config = config
+        self.gate = open_gate(config)
         self.sets = sets_of(config.semconv)
         newest = SEMCONV_2026_10 if SEMCONV_2026_10 in self.sets else SEMCONV_141
         schema = signals.SCHEMA_URLS[newest]
         self.tracer = trace.get_tracer(
             "otel_bedrock", __version__, tracer_provider, schema_url=schema
         )
+        self.details = Details(logger_provider, schema)
         meter = metrics.get_meter("otel_bedrock", __version__, meter_provider, schema_url=schema)
         self.instruments = dict(_instruments(meter, config, self.sets, self._burndowns))
         self._quota = _models_of(meter_provider)
@@ -107,6 +112,7 @@ class Recorder:
         self._parameters = [(row.field, row.key) for row in rows if row.source == signals.PARAMETER]
         self._outcome = [(row.field, row.key) for row in rows if row.source == signals.OUTCOME]
         self._usage = [(row.field, row.key) for row in rows if row.source == signals.USAGE]
+        self.contents = [(row.field, row.key) for row in rows if row.source == signals.CONTENT]
         shield.on_error(self._count_error)
 
     def close(self) -> None:
@@ -135,19 +141,28 @@ class Recorder:
     def start(self, call: Call) -> Recording:
         """Start the span of `call`, with what samplers need, and the clock."""
         model = call.model.name
+        name = f"{call.operation} {model}" if model else call.operation
+        try:
+            span = self.tracer.start_span(name, kind=_CLIENT, attributes=self.naming(call))
+        except Exception as error:
+            shield.stop("recorder.start_span", error)
+            span = trace.INVALID_SPAN
+        return Recording(self, call, span)
+
+    @staticmethod
+    def naming(call: Call) -> Attributes:
+        """Return the attributes that a span of `call` has from its start."""
         attributes: Attributes = {
             "gen_ai.operation.name": call.operation,
             "gen_ai.provider.name": signals.PROVIDER_NAME,
         }
-        if model:
-            attributes["gen_ai.request.model"] = model
+        if call.model.name:
+            attributes["gen_ai.request.model"] = call.model.name
         if call.address is not None:
             attributes["server.address"] = call.address
             if call.port is not None:
                 attributes["server.port"] = call.port
-        name = f"{call.operation} {model}" if model else call.operation
-        span = self.tracer.start_span(name, kind=_CLIENT, attributes=attributes)
-        return Recording(self, call, span)
+        return attributes
 
     def bases(
         self, call: Call, tier: str | None, error: str | None
@@ -245,7 +260,8 @@ class Recorder:
             if value is not None:
                 attributes[key] = value
         usage = outcome.usage
-        if usage is not None and not recording.usage_elsewhere:
+        # Under a framework's inference, the usage stands on that one's span, and nowhere else.
+        if usage is not None and recording.outer is None:
             for field, key in self._usage:
                 value = getattr(usage, field)
                 if value is not None:
@@ -266,11 +282,12 @@ class Recording:
         "_ended",
         "_told",
         "call",
+        "content",
+        "outer",
         "recorder",
         "span",
         "spends",
         "started",
-        "usage_elsewhere",
     )
 
     def __init__(self, recorder: Recorder, call: Call, span: Span) -> None:
@@ -278,7 +295,8 @@ class Recording:
         self.call = call
         self.span = span
         self.spends = True
-        self.usage_elsewhere = False
+        self.outer = nesting.enclosing()
+        self.content: Content | None = None
         self.started = time.perf_counter()
         self._context: Context | None = None
         self._told: set[str] = set()
@@ -293,6 +311,13 @@ class Recording:
             self._context = trace.set_span_in_context(self.span)
         return self._context
 
+    def read_content(self, gate: Gate, reads: str, parameters: Any) -> None:
+        """Take the content of the request; only where somebody will see it."""
+        if gate.on_events or self.span.is_recording():
+            self.content = gate.read(reads, parameters)
+            # The time that a redaction took is not the call's.
+            self.started = time.perf_counter()
+
     def enter(self) -> object:
         """Make the span current for the call itself; give the token back to `leave`."""
         return otel_context.attach(self.context)
@@ -301,6 +326,10 @@ class Recording:
     def leave(token: Any) -> None:
         """Undo `enter`, in the same thread or task."""
         otel_context.detach(token)
+
+    def is_current(self) -> bool:
+        """Say whether `enter` is in force here, and nothing else above it."""
+        return otel_context.get_current() is self._context
 
     def count(self, usage: Usage, tier: str | None) -> None:
         """Add to the counters what a stream's last event told, before the stream has ended."""
@@ -347,6 +376,11 @@ class Recording:
             self._measure(outcome, _NOTHING, last=True)
         except Exception as error:
             shield.stop("recorder.measure", error)
+        if self.outer is not None:
+            try:
+                nesting.publish(self.outer, outcome.usage)
+            except Exception as error:
+                shield.stop("recorder.publish", error)
         span = self.span
         try:
             if span.is_recording():
@@ -355,10 +389,37 @@ class Recording:
                     span.set_status(_ERROR)
         except Exception as error:
             shield.stop("recorder.describe", error)
+        if self.content is not None:
+            try:
+                self._tell_content(self.content, outcome, end[0])
+            except Exception as error:
+                shield.stop("recorder.content", error)
         try:
             span.end(end_time=end[0])
         except Exception as error:
             shield.stop("recorder.end", error)
+
+    def give_up(self) -> None:
+        """End the span at least: `finish` has failed, or cannot be reached."""
+        self._ended.clear()
+        if self.span.is_recording():
+            self.span.end()
+
+    def _tell_content(self, content: Content, outcome: Outcome, at: int) -> None:
+        recorder, span, gate = self.recorder, self.span, content.gate
+        told = content.told(outcome.finish_reasons)
+        message = content.message(outcome.error_message)
+        found = [(key, told[field]) for field, key in recorder.contents if field in told]
+        if gate.on_spans and span.is_recording():
+            span.set_attributes({key: excerpt.json for key, excerpt in found})
+            if message is not None:
+                span.set_status(Status(StatusCode.ERROR, message))
+        if gate.on_events and (found or message is not None):
+            attributes = {**recorder.naming(self.call), **recorder.describe(self, outcome)}
+            if message is not None:
+                attributes[signals.ERROR_MESSAGE] = message
+            structures = {key: excerpt.items for key, excerpt in found}
+            recorder.details.emit(attributes, structures, self.context, at)
 
     def _measure(self, outcome: Outcome, held: frozenset[str], *, last: bool) -> None:
         recorder, call, told = self.recorder, self.call, self._told
@@ -412,7 +473,7 @@ class Recording:
             if count is not None and key not in told and counter not in held:
                 told.add(key)
                 yield key, count, base
-                if "old_usage" in self.recorder.instruments:
+                if "old_usage" in self.recorder.instruments and self.outer is None:
                     yield "old_usage", count, {**base, signals.TOKEN_TYPE: kind}
 
     def _durations(self, outcome: Outcome, base: Attributes) -> Iterable[Measurement]:
@@ -423,11 +484,14 @@ class Recording:
             failed = {**base, "error.type": outcome.error_type}
         key = signals.DURATIONS.get(self.call.operation, "operation_duration")
         yield key, seconds, failed
-        if key != "operation_duration" and SEMCONV_141 in self.recorder.sets:
+        # v1.41's metrics of an enclosing inference are recorded by who began it.
+        old = SEMCONV_141 in self.recorder.sets and self.outer is None
+        if key != "operation_duration" and old:
             yield "operation_duration", seconds, failed
         if outcome.time_to_first_chunk is not None:
             yield "time_to_first_chunk", outcome.time_to_first_chunk, base
-            yield "old_time_to_first_chunk", outcome.time_to_first_chunk, base
+            if old:
+                yield "old_time_to_first_chunk", outcome.time_to_first_chunk, base
         if outcome.time_per_output_token is not None:
             yield "time_per_output_token", outcome.time_per_output_token, base
         if outcome.server_latency_ms is not None:

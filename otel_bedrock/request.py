@@ -16,16 +16,22 @@ Parameters = Mapping[str, Any]
 
 _NO_MODEL = ModelId(name="")
 
-# Short name (see signals.PARAMETERS) -> path in the parameters of Converse and ConverseStream.
+# Member of the parameters -> short names (see signals.ATTRIBUTES) with the keys under it.
+# Grouped so that a member that was not sent, as most are not, costs one look-up.
 _CONVERSE = (
-    ("max_tokens", "inferenceConfig.maxTokens"),
-    ("temperature", "inferenceConfig.temperature"),
-    ("top_p", "inferenceConfig.topP"),
-    ("stop_sequences", "inferenceConfig.stopSequences"),
-    ("top_k", "additionalModelRequestFields.top_k"),
-    ("guardrail_id", "guardrailConfig.guardrailIdentifier"),
-    ("service_tier", "serviceTier.type"),
-    ("latency_mode", "performanceConfig.latency"),
+    (
+        "inferenceConfig",
+        (
+            ("max_tokens", "maxTokens"),
+            ("temperature", "temperature"),
+            ("top_p", "topP"),
+            ("stop_sequences", "stopSequences"),
+        ),
+    ),
+    ("additionalModelRequestFields", (("top_k", "top_k"),)),
+    ("guardrailConfig", (("guardrail_id", "guardrailIdentifier"),)),
+    ("serviceTier", (("service_tier", "type"),)),
+    ("performanceConfig", (("latency_mode", "latency"),)),
 )
 
 # The same for what InvokeModel takes beside its body.
@@ -45,6 +51,7 @@ def read_call(
     region: str | None = None,
     body_limit: int = 65_536,
     aliases: Mapping[str, str] | None = None,
+    look_up: Callable[[ModelId], ModelId] | None = None,
     wanted: bool = True,
 ) -> tuple[Call, Provider]:
     """Read what is known before the call: a Call, and the row of its model's provider.
@@ -52,10 +59,12 @@ def read_call(
     `wanted` is False where nobody will see request parameters (a span that is not recorded):
     then only what names the call is read.
     """
-    sent = first(parameters, row.model)
+    sent = parameters.get("modelId") or first(parameters, row.model)
     model = parse(sent) if isinstance(sent, str) else _NO_MODEL
     if aliases and model.base_id is None:
         model = resolve(model, aliases)
+    if look_up is not None:
+        model = look_up(model)
     provider = provider_of(model)
     operation = row.name
     body: Mapping[str, Any] | None = None
@@ -117,7 +126,11 @@ def _pick(source: Any, paths: tuple[tuple[str, str], ...]) -> dict[str, Any]:
 
 
 def _read_converse(parameters: Parameters, _: Any, __: Provider) -> dict[str, Any]:
-    found = _pick(parameters, _CONVERSE)
+    found: dict[str, Any] = {}
+    for member, keys in _CONVERSE:
+        under = parameters.get(member)
+        if isinstance(under, Mapping):
+            found.update(_pick(under, keys))
     metadata = parameters.get("requestMetadata")
     if isinstance(metadata, Mapping):
         found["request_metadata"] = metadata

@@ -13,12 +13,16 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from opentelemetry import metrics, trace
 
 log = logging.getLogger("otel_bedrock")
+
+# The name of our tracer and meter.
+SCOPE = "otel_bedrock"
 
 _GRPC = "grpc"
 _HTTP = "http/protobuf"
@@ -67,13 +71,63 @@ def is_metering(provider: metrics.MeterProvider | None = None) -> bool:
 class Providers:
     """The providers that `set_up` made; None where there was one already, or none is wanted."""
 
-    def __init__(self, tracer_provider: Any = None, meter_provider: Any = None) -> None:
-        self.tracer_provider = tracer_provider
-        self.meter_provider = meter_provider
+    def __init__(self, endpoint: str = "", protocol: str = _HTTP) -> None:
+        self.tracer_provider: Any = None
+        self.meter_provider: Any = None
         self.failures = 0
+        self._endpoint = endpoint
+        self._protocol = protocol
+        self._exporters: list[_Watched] = []
 
     def __bool__(self) -> bool:
         return self.tracer_provider is not None or self.meter_provider is not None
+
+    def make_tracer_provider(self) -> Any:
+        """Make a tracer provider that exports in batches."""
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        module, _, paths, _ = _EXPORTERS[self._protocol]
+        exporter = self._exporter(module, "OTLPSpanExporter", paths["traces"])
+        self.tracer_provider = TracerProvider(shutdown_on_exit=False)
+        self.tracer_provider.add_span_processor(BatchSpanProcessor(exporter))
+        return self.tracer_provider
+
+    def make_meter_provider(self) -> Any:
+        """Make a meter provider that exports periodically."""
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+        _, module, paths, _ = _EXPORTERS[self._protocol]
+        exporter = self._exporter(module, "OTLPMetricExporter", paths["metrics"])
+        reader = PeriodicExportingMetricReader(exporter)
+        self.meter_provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
+        return self.meter_provider
+
+    def _exporter(self, module: str, name: str, path: str) -> Any:
+        options: dict[str, Any] = {}
+        if self._protocol == _GRPC:
+            options["insecure"] = self._endpoint.startswith("http://")
+        exporter = getattr(importlib.import_module(module), name)(
+            endpoint=self._endpoint + path, **options
+        )
+        self._exporters.append(_Watched(exporter, self))
+        return exporter
+
+    def renew(self) -> None:
+        """Make new providers in a forked child, which count from zero under their own id.
+
+        The SDK keeps the parent's sums in the child, and its exporters the parent's
+        connections. The global providers stay, for what else the program measures; of what we
+        measured in the parent they export nothing more.
+        """
+        for watched in self._exporters:
+            watched.inherited = True
+        self._exporters = []
+        if self.tracer_provider is not None:
+            self.make_tracer_provider()
+        if self.meter_provider is not None:
+            self.make_meter_provider()
 
     def shutdown(self, timeout: float = _EXIT_TIMEOUT) -> None:
         """Export what is waiting and shut down, within `timeout` seconds; twice does nothing.
@@ -84,18 +138,35 @@ class Providers:
         self.tracer_provider = self.meter_provider = None
         _together([provider.shutdown for provider in made if provider is not None], timeout)
 
-    def watch(self, exporter: Any) -> Any:
-        """Return `exporter`, counting the exports that failed."""
-        export = exporter.export
 
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            result = export(*args, **kwargs)
-            if getattr(result, "name", "SUCCESS") != "SUCCESS":
-                self.failures += 1
-            return result
+class _Watched:
+    """Stands before an exporter's `export`: counts failures, and hides what a fork inherited."""
 
-        exporter.export = watched
-        return exporter
+    def __init__(self, exporter: Any, owner: Providers) -> None:
+        self._export = exporter.export
+        self._owner = owner
+        self.inherited = False
+        exporter.export = self
+
+    def __call__(self, data: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.inherited and hasattr(data, "resource_metrics"):
+            data = _without_ours(data)
+        result = self._export(data, *args, **kwargs)
+        if getattr(result, "name", "SUCCESS") != "SUCCESS":
+            self._owner.failures += 1
+        return result
+
+
+def _without_ours(data: Any) -> Any:
+    """Return MetricsData without the metrics of this package."""
+    resources = [
+        replace(
+            resource,
+            scope_metrics=[each for each in resource.scope_metrics if each.scope.name != SCOPE],
+        )
+        for resource in data.resource_metrics
+    ]
+    return replace(data, resource_metrics=[each for each in resources if each.scope_metrics])
 
 
 class _Seldom(logging.Filter):
@@ -130,10 +201,9 @@ def set_up(endpoint: str) -> Providers:
     Raises:
         ModuleNotFoundError: the exporters for the protocol are not installed.
     """
-    made = Providers()
     if disabled():
         log.info("OTEL_SDK_DISABLED is true: nothing is exported")
-        return made
+        return Providers()
     protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "").strip() or _HTTP
     if protocol not in _EXPORTERS:
         log.warning(
@@ -143,37 +213,29 @@ def set_up(endpoint: str) -> Providers:
             _HTTP,
         )
         protocol = _HTTP
-    spans_module, metrics_module, paths, loggers = _EXPORTERS[protocol]
-    options: dict[str, Any] = {}
-    if protocol == _GRPC:
-        options["insecure"] = endpoint.startswith("http://")
+    made = Providers(endpoint, protocol)
     if _wanted("TRACES", is_tracing()):
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-        exporter = importlib.import_module(spans_module).OTLPSpanExporter(
-            endpoint=endpoint + paths["traces"], **options
-        )
-        made.tracer_provider = TracerProvider(shutdown_on_exit=False)
-        made.tracer_provider.add_span_processor(BatchSpanProcessor(made.watch(exporter)))
-        trace.set_tracer_provider(made.tracer_provider)
+        trace.set_tracer_provider(made.make_tracer_provider())
     if _wanted("METRICS", is_metering()):
-        from opentelemetry.sdk.metrics import MeterProvider
-        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-
-        exporter = importlib.import_module(metrics_module).OTLPMetricExporter(
-            endpoint=endpoint + paths["metrics"], **options
-        )
-        reader = PeriodicExportingMetricReader(made.watch(exporter))
-        made.meter_provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
-        metrics.set_meter_provider(made.meter_provider)
+        metrics.set_meter_provider(made.make_meter_provider())
     if made:
         seldom = _Seldom(endpoint)
-        for name in loggers:
+        for name in _EXPORTERS[protocol][-1]:
             logging.getLogger(name).addFilter(seldom)
         # Not the SDK's own exit handlers: they wait for each signal in turn, without a bound.
         atexit.register(made.shutdown)
+        _at_exit_of_children(made)
     return made
+
+
+def _at_exit_of_children(made: Providers) -> None:
+    """Shut down in children of multiprocessing too, which leave without exit handlers."""
+    from multiprocessing import util
+
+    def register(providers: Providers) -> None:
+        util.Finalize(None, providers.shutdown, exitpriority=0)
+
+    util.register_after_fork(made, register)
 
 
 def _wanted(signal: str, is_there: bool) -> bool:
@@ -192,6 +254,7 @@ def flush(
     timeout: float,
     tracer_provider: trace.TracerProvider | None,
     meter_provider: metrics.MeterProvider | None,
+    logger_provider: Any = None,
 ) -> bool:
     """Export what is waiting; True where all of it was handed over within `timeout` seconds.
 
@@ -201,6 +264,7 @@ def flush(
     for provider in (
         tracer_provider or trace.get_tracer_provider(),
         meter_provider or metrics.get_meter_provider(),
+        logger_provider,
     ):
         force_flush = getattr(provider, "force_flush", None)
         if force_flush is not None:

@@ -32,6 +32,9 @@ MODALITY = "gen_ai.token.modality"
 MODALITY_UNKNOWN = "unknown"
 
 CALL, PARAMETER, OUTCOME, USAGE, FIXED = "call", "parameter", "outcome", "usage", "fixed"
+CONTENT = "content"
+# On the event with content; a span has the message as the description of its status.
+ERROR_MESSAGE = "error.message"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,9 @@ class Attribute:
     """One span attribute.
 
     `source` and `field` say where its value comes from: a field of Call, one of its
-    parameters, or a field of Outcome or Usage. `at_start`: samplers see it. `on_metrics`: it
-    is an attribute of metrics as well. `sets`: the sets of names that have it.
+    parameters, a field of Outcome or Usage, or the call's content. `at_start`: samplers see
+    it. `on_metrics`: it is an attribute of metrics as well. `sets`: the sets of names that
+    have it.
     """
 
     key: str
@@ -147,6 +151,14 @@ ATTRIBUTES = (
     Attribute("aws.request_id", "string", OUTCOME, "request_id", "The request's id at AWS."),
     Attribute("error.type", "string", OUTCOME, "error_type",
               "Bedrock's error code, else the exception's class.", False, True),
+    Attribute("gen_ai.input.messages", "string", CONTENT, "input",
+              "Opt-in (`capture_content`): what was said to the model, as JSON."),
+    Attribute("gen_ai.output.messages", "string", CONTENT, "output",
+              "Opt-in (`capture_content`): what the model said, as JSON."),
+    Attribute("gen_ai.system_instructions", "string", CONTENT, "system",
+              "Opt-in (`capture_content`): the system prompt, as JSON."),
+    Attribute("gen_ai.tool.definitions", "string", CONTENT, "tools",
+              "Opt-in (`capture_content`): types and names of the tools on offer, as JSON."),
 )
 # fmt: on
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Protocol
 
 _EVENT_STREAM = ("_event_generator", "_parse_event", "close", "_otel_bedrock_watch")
@@ -43,8 +44,11 @@ class Observer(Protocol):
     def ended(self, error: BaseException | None, *, exhausted: bool = False) -> None:
         """Exhausted, closed, or failed with `error`; may be called more than once."""
 
-    def dropped(self) -> None:
-        """Collected without an end. Runs in the garbage collector: takes no lock."""
+    def dropped(self, error: BaseException | None = None) -> None:
+        """Collected without an end, or after `error` that nobody was told of.
+
+        Runs in the garbage collector: takes no lock.
+        """
 
 
 class Unwatchable(Exception):
@@ -54,15 +58,27 @@ class Unwatchable(Exception):
 class Tether:
     """Lives in the watched object; dies with it, and says so."""
 
-    __slots__ = ("observer",)
+    __slots__ = ("failure", "observer")
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(
+        self, observer: Observer, failure: Callable[[], BaseException | None] | None = None
+    ) -> None:
         self.observer: Observer | None = observer
+        self.failure = failure
 
     def __del__(self) -> None:
         observer = self.observer
-        if observer is not None:
-            observer.dropped()
+        # What is raised here would be printed to stderr, and could not be stopped.
+        with suppress(Exception):
+            if observer is not None:
+                observer.dropped(None if self.failure is None else self.failure())
+
+
+def innermost(stream: Any) -> Any:
+    """Return the stream itself, where another instrumentation has put its proxy around it."""
+    while (inner := getattr(stream, "__wrapped__", None)) is not None:
+        stream = inner
+    return stream
 
 
 def watch_events(
@@ -88,10 +104,14 @@ def watch_events(
     ):
         raise Unwatchable(f"{kind.__module__}.{kind.__qualname__}")
     this = weakref.ref(stream)
-    names["_event_generator"] = (until_end or _until_end)(names["_event_generator"], observer)
-    names["_parse_event"] = _parsing(kind._parse_event, this, observer)
-    names["close"] = _ending(kind.close, this, observer)
-    names["_otel_bedrock_watch"] = Tether(observer)
+    shadows = {
+        "_event_generator": (until_end or _until_end)(names["_event_generator"], observer),
+        "_parse_event": _parsing(kind._parse_event, this, observer),
+        "close": _ending(kind.close, this, names.get("_raw_stream"), observer),
+        "_otel_bedrock_watch": Tether(observer),
+    }
+    # Once all are made: a stream is watched wholly, or not at all.
+    names.update(shadows)
 
 
 def _parsing(
@@ -112,7 +132,7 @@ def _parsing(
     async def await_event(raw: Any) -> Any:
         try:
             event = await parse(this(), raw)
-        except BaseException as error:
+        except Exception as error:
             observer.ended(error)
             raise
         if event:
@@ -124,16 +144,18 @@ def _parsing(
 
 
 def _ending(
-    method: Callable[..., Any], this: Callable[[], Any], observer: Observer
+    method: Callable[..., Any], this: Callable[[], Any], raw: Any, observer: Observer
 ) -> Callable[..., Any]:
-    """Return `method`, which closes the object that `this` gives, telling that it ended."""
+    """Return `method`, which closes the object that `this` gives, telling that it ended.
+
+    Whoever holds a bound `close` holds its object, and with it the connection, which lies in
+    `raw`: so this one holds `raw`, and closes that where the object itself is gone.
+    """
 
     def close() -> Any:
         watched = this()
         if watched is None:
-            # Looked up on an object that nothing else held: it is collected, thereby closed,
-            # and its tether has told.
-            return None
+            return None if raw is None else raw.close()
         try:
             return method(watched)
         finally:
@@ -181,56 +203,75 @@ def watch_body(body: Any, observer: Observer) -> Callable[[], bool]:
         raise Unwatchable(f"{kind.__module__}.{kind.__qualname__}") from None
     depth = 0
 
+    def alive() -> Any:
+        response = this()
+        if response is None:
+            # A bound method that outlived the response, which closed when it was collected.
+            raise ValueError("I/O operation on closed file.")
+        return response
+
+    def failed(error: BaseException) -> None:
+        # A wrong argument ends nothing. What ends a response closes it.
+        if getattr(this(), "closed", True):
+            observer.ended(error)
+
     def shadow(read: Callable[..., Any], takes_all: bool) -> Callable[..., Any]:
         def watched(*args: Any, **kwargs: Any) -> Any:
             nonlocal depth
             depth += 1
             try:
-                data = read(this(), *args, **kwargs)
+                data = read(alive(), *args, **kwargs)
+                if depth == 1:
+                    observer.see(data)
+                    amount = args[0] if args else kwargs.get("amt")
+                    everything = takes_all and (amount is None or amount < 0)
+                    if everything or (not data and amount != 0):
+                        observer.ended(None)
             except BaseException as error:
                 if depth == 1:
-                    observer.ended(error)
+                    failed(error)
                 raise
             finally:
                 depth -= 1
-            if depth == 0:
-                observer.see(data)
-                amount = args[0] if args else kwargs.get("amt")
-                everything = takes_all and (amount is None or amount < 0)
-                if everything or (not data and amount != 0):
-                    observer.ended(None)
             return data
 
         return watched
 
     def read_chunked(*args: Any, **kwargs: Any) -> Iterator[bytes]:
+        # The real generator, which holds the response, is made now and runs later.
+        return until_last(kind.read_chunked(alive(), *args, **kwargs))
+
+    def until_last(chunks: Iterator[bytes]) -> Iterator[bytes]:
         nonlocal depth
-        chunks = kind.read_chunked(this(), *args, **kwargs)
         while True:
             depth += 1
             try:
                 chunk = next(chunks)
+                if depth == 1:
+                    observer.see(chunk)
             except StopIteration:
                 break
             except BaseException as error:
-                observer.ended(error)
+                if depth == 1:
+                    failed(error)
                 raise
             finally:
                 depth -= 1
-            if depth == 0:
-                observer.see(chunk)
             yield chunk
         observer.ended(None)
 
     def closed() -> bool:
         response = this()
-        return response is not None and bool(getattr(response, "closed", False))
+        # At the end of the data the response closes itself, before we have seen the data.
+        return response is None or (depth == 0 and bool(getattr(response, "closed", False)))
 
-    names["read"] = shadow(kind.read, takes_all=True)
+    shadows: dict[str, Any] = {"read": shadow(kind.read, takes_all=True)}
     if callable(getattr(kind, "read1", None)):
-        names["read1"] = shadow(kind.read1, takes_all=False)
+        shadows["read1"] = shadow(kind.read1, takes_all=False)
     if callable(getattr(kind, "read_chunked", None)):
-        names["read_chunked"] = read_chunked
-    names["_otel_bedrock_watch"] = Tether(observer)
-    body_names["close"] = _ending(body_kind.close, this_body, observer)
+        shadows["read_chunked"] = read_chunked
+    shadows["_otel_bedrock_watch"] = Tether(observer)
+    close = _ending(body_kind.close, this_body, raw, observer)
+    names.update(shadows)
+    body_names["close"] = close
     return closed

@@ -316,6 +316,16 @@ def test_claude_completions_have_usage_in_headers_alone(client: Any) -> None:
     assert headers["x-amzn-bedrock-output-token-count"] == "5"
 
 
+def test_profiles_stand_for_models() -> None:
+    arn = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/team"
+    with FakeBedrock(profiles={arn: LLAMA}) as bedrock:
+        client = bedrock.client()
+        assert "generation" in invoke(client, arn, BODIES[LLAMA])[0]
+        bedrock.models.name(arn, NOVA)
+        assert "output" in invoke(client, arn, BODIES[NOVA])[0]
+        assert {billed.model_id for billed in bedrock.bill} == {arn}
+
+
 def test_endpoints_answer_completions(client: Any) -> None:
     arn = "arn:aws:sagemaker:us-east-1:123456789012:endpoint/mine"
     body, headers = invoke(client, arn, {"prompt": ASK, "max_tokens": 3})
@@ -479,6 +489,32 @@ def test_a_growing_conversation_reads_and_writes(bedrock: FakeBedrock) -> None:
     assert second["cacheWriteInputTokens"] > 0
 
 
+def test_a_prefix_is_found_although_its_mark_moved_on(bedrock: FakeBedrock, client: Any) -> None:
+    def block(word: str, *, marked: bool) -> dict[str, Any]:
+        control = {"cache_control": {"type": "ephemeral"}} if marked else {}
+        return {"type": "text", "text": word * 30, **control}
+
+    def usage(*blocks: dict[str, Any]) -> dict[str, Any]:
+        body, _ = invoke(client, SONNET_4, {**BODIES[SONNET_4], "system": list(blocks)})
+        return dict(body["usage"])
+
+    first = usage(block("one ", marked=True))
+    second = usage(block("one ", marked=False), block("two ", marked=True))
+    assert second["cache_read_input_tokens"] == first["cache_creation_input_tokens"] == 30
+    assert second["cache_creation_input_tokens"] == 30
+    changed = usage(block("other ", marked=False), block("two ", marked=True))
+    assert changed["cache_read_input_tokens"] == 0
+    assert changed["cache_creation_input_tokens"] == 60
+
+
+def test_nova_tells_zeros_in_invoke_but_not_in_converse(bedrock: FakeBedrock, client: Any) -> None:
+    assert "cacheReadInputTokens" not in raw_usage(bedrock, NOVA)
+    assert bedrock.bill[0].cache_read_tokens is None
+    body, _ = invoke(client, NOVA, BODIES[NOVA])
+    assert body["usage"]["cacheReadInputTokenCount"] == 0
+    assert bedrock.bill[1].cache_read_tokens == 0
+
+
 def test_ttls_are_told_apart_longest_first(bedrock: FakeBedrock) -> None:
     turns = [{"role": "user", "content": [*cached("short " * 9), {"text": "?"}]}]
     usage = raw_usage(bedrock, SONNET_4, system=cached("long " * 30, "1h"), messages=turns)
@@ -547,6 +583,20 @@ def test_openai_bodies_include_what_was_cached(bedrock: FakeBedrock, client: Any
     assert billed.input_tokens == again["usage"]["prompt_tokens"]
     assert billed.uncached_tokens == billed.input_tokens - details["cached_tokens"]
     assert int(headers["x-amzn-bedrock-input-token-count"]) == billed.uncached_tokens
+
+
+def test_gpt_streams_count_the_cache_twice_but_bill_it_once(bedrock: FakeBedrock) -> None:
+    body = {"system": [{"text": "rules " * 30}], "messages": TURNS}
+    for _ in range(2):
+        _, _, raw = post(bedrock, f"/model/{GPT}/converse-stream", body)
+        usage = json.loads(frames_of(raw)[-1].payload)["usage"]
+        billed = bedrock.bill[-1]
+        cached = usage["cacheReadInputTokens"] + usage["cacheWriteInputTokens"]
+        assert cached > 0
+        assert usage["inputTokens"] == billed.input_tokens
+        assert billed.uncached_tokens == usage["inputTokens"] - cached
+        assert usage["totalTokens"] == usage["inputTokens"] + cached + usage["outputTokens"]
+    assert raw_usage(bedrock, GPT, **body)["inputTokens"] == bedrock.bill[-1].uncached_tokens
 
 
 @pytest.mark.parametrize("model", [LLAMA, CLAUDE_3, "amazon.titan-text-express-v1"])
@@ -658,6 +708,8 @@ def test_count_tokens_counts(bedrock: FakeBedrock, model: str) -> None:
 def test_tokens_are_words_and_marks() -> None:
     assert count_text("Hello, world!") == 4
     assert count_text("extraordinary") == 2
+    assert count_text("a" * 16) == 2
+    assert count_text("a" * 17) == 3
     assert count_text("") == 0
     assert count({"type": "text", "text": "Hello, world!"}) == count([{"text": "Hello, world!"}])
     text = "  One,\n two  three!  "

@@ -34,12 +34,24 @@ LAYERS = (
         "excerpt",
     },
     # telling
-    {"signals", "recorder", "recording", "streams", "abandoned", "sdk", "content", "details"},
+    {
+        "signals",
+        "recorder",
+        "recording",
+        "streams",
+        "aio_streams",
+        "abandoned",
+        "nesting",
+        "sdk",
+        "content",
+        "details",
+    },
     # joining
-    {"observers", "patch", "instrumentor"},
+    {"observers", "bracket", "patch", "instrumentor", "lookup", "control_plane"},
 )
 PURE = LAYERS[0] | LAYERS[1]
 SIDE_DOORS = {
+    "aws_lambda",
     "testing",
     "cli",
     "receiver",

@@ -10,12 +10,9 @@ import gc
 import io
 import itertools
 import json
-import os
 import pickle
 import queue
-import sys
 import threading
-import time
 import tracemalloc
 import weakref
 from collections.abc import Callable
@@ -31,8 +28,6 @@ from botocore.response import StreamingBody
 from botocore.stub import Stubber
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from otel_bedrock.testing.frames import encode_chunk, encode_event
-from otel_bedrock.testing.wire import chunk
 from transparency import (
     ALL_ON,
     BODY,
@@ -48,8 +43,10 @@ from transparency import (
     check_told,
     compare,
     instrumented,
-    play,
 )
+
+from otel_bedrock.testing.frames import encode_chunk, encode_event
+from otel_bedrock.testing.wire import chunk
 
 
 @dataclass(frozen=True)
@@ -124,6 +121,12 @@ def frame(event, dialect):
         ((name, payload),) = event.items()
         return encode_event(name, payload)
     return encode_chunk(event)
+
+
+def see_each(scene, stream):
+    """Note each event as it comes."""
+    for event in stream:
+        scene.saw("event", event)
 
 
 def half(stream, count=4):
@@ -501,8 +504,8 @@ def _its_close_outliving_it(scene):
         scene.saw("first", half(stream))
         del stream
         gc.collect()
-        scene.pool("dropped")
-    scene.pool("closed")
+    gc.collect()
+    scene.pool("closed and collected")
 
 
 @stream(HALF)
@@ -603,14 +606,11 @@ def _an_exception_event_in_the_middle(scene):
     scene.bedrock.stream_error("throttlingException", after=4)
     script(scene)
     stream = scene.stream()
-    seen = []
     try:
-        for event in stream:
-            seen.append(event)
+        see_each(scene, stream)
     except Exception as error:
         scene.saw("error", error)
         scene.saw("kind", type(error).__mro__)
-    scene.saw("events", seen)
     scene.tried("iterated then", lambda: list(stream))
     scene.pool()
 
@@ -627,13 +627,7 @@ def _a_connection_that_dies_in_the_middle(scene):
     scene.bedrock.break_stream(after=4)
     script(scene)
     stream = scene.stream()
-    seen = []
-    try:
-        for event in stream:
-            seen.append(event)
-    except Exception as error:
-        scene.saw("error", error)
-    scene.saw("events", seen)
+    scene.tried("events", lambda: see_each(scene, stream))
     scene.tried("iterated then", lambda: list(stream))
     scene.pool()
 
@@ -644,13 +638,7 @@ def _a_read_timeout_in_the_middle(scene):
     frames = [frame(event, scene.dialect) for event in scene.dialect.events[:4]]
     scene.raw.prepare(b"".join(map(chunk, frames)), "Transfer-Encoding: chunked")
     stream = scene.stream()
-    seen = []
-    try:
-        for event in stream:
-            seen.append(event)
-    except Exception as error:
-        scene.saw("error", error)
-    scene.saw("events", seen)
+    scene.tried("events", lambda: see_each(scene, stream))
     scene.tried("iterated then", lambda: list(stream))
     scene.pool()
 
@@ -660,13 +648,7 @@ def _a_wrong_checksum_in_the_middle(scene):
     scene.bedrock.corrupt_stream(after=4)
     script(scene)
     stream = scene.stream()
-    seen = []
-    try:
-        for event in stream:
-            seen.append(event)
-    except Exception as error:
-        scene.saw("error", error)
-    scene.saw("events", seen)
+    scene.tried("events", lambda: see_each(scene, stream))
     scene.tried("iterated then", lambda: list(stream))
     scene.pool()
 
@@ -944,7 +926,6 @@ for _name, _read in {
     "iteration": list,
     "iteration_left_early": lambda f: next(iter(f)),
     "nothing": lambda f: None,
-    "read_chunked": lambda f: list(f.read_chunked()),
     "drain": lambda f: f.drain_conn(),
     "headers": lambda f: (f.status, f.headers.get("content-type"), f.getheader("content-type")),
     "release": lambda f: f.release_conn(),
@@ -1030,6 +1011,17 @@ def _a_bodys_close_outliving_it(scene):
 
 
 @body
+def _a_bodys_close_outliving_it_while_its_response_is_read(scene):
+    body = say(scene)
+    opened, close = body.__enter__(), body.close
+    del body
+    scene.saw("data", opened.read(5))
+    close()
+    scene.saw("closed", opened.closed)
+    scene.pool("closed")
+
+
+@body
 def _a_bodys_read_outliving_it(scene):
     read = say(scene).read
     gc.collect()
@@ -1050,20 +1042,6 @@ def _an_opened_bodys_chunks_outliving_it(scene):
     chunks = say(scene).__enter__().stream(700)
     gc.collect()
     scene.saw("data", list(chunks))
-
-
-@body
-def _an_opened_bodys_read_outliving_it(scene):
-    read = say(scene).__enter__().read
-    gc.collect()
-    scene.saw("data", [read(10), read()])
-
-
-@body
-def _an_opened_bodys_read1_outliving_it(scene):
-    read = say(scene).__enter__().read1
-    gc.collect()
-    scene.saw("data", [read(10), read(10)])
 
 
 @body
@@ -1201,6 +1179,13 @@ def _a_chunked_body_by_read_chunked(scene):
 
 
 @body
+def _chunks_asked_of_a_body_without_chunks(scene):
+    with say(scene) as opened:
+        scene.tried("chunks", lambda: list(opened.read_chunked()))
+        scene.saw("data", opened.read())
+
+
+@body
 def _a_chunked_body_with_wrong_arguments(scene):
     with frame_body(scene, CHUNKED, "Transfer-Encoding: chunked") as opened:
         scene.tried("too many", lambda: opened.read_chunked(1, 2, 3, 4) and None)
@@ -1210,7 +1195,9 @@ def _a_chunked_body_with_wrong_arguments(scene):
 
 @body
 def _a_chunked_bodys_chunks_outliving_it(scene):
-    chunks = frame_body(scene, CHUNKED, "Transfer-Encoding: chunked").__enter__().read_chunked()
+    opened = frame_body(scene, CHUNKED, "Transfer-Encoding: chunked").__enter__()
+    chunks = opened.read_chunked()
+    del opened
     gc.collect()
     scene.saw("data", list(chunks))
 
@@ -1556,28 +1543,347 @@ def _hooks_that_use_the_stream_and_change_the_answer(scene):
     scene.saw("data", answer["body"].read())
 
 
-@call(FULL, Told(missing="unsupported"), Told(missing="unsupported"), Told(missing="unsupported"))
-def _answers_of_botocores_stubber(scene):
-    """What unit tests use: answers without headers, bodies that are plain files, lists."""
-    client = scene.use(max_pool_connections=2)
-    file = io.BytesIO(BODY)
-    asked = {"modelId": CLAUDE}
-    with Stubber(client) as stub:
-        stub.add_response("converse", ANSWER)
-        stub.add_response(
-            "invoke_model",
-            {"body": StreamingBody(file, len(BODY)), "contentType": "application/json"},
-        )
-        stub.add_response("converse_stream", {"stream": None})
-        stub.add_response("invoke_model_with_response_stream", {"body": None, "contentType": ""})
-        scene.saw("answer", client.converse(**asked, messages=MESSAGES))
-        answer = client.invoke_model(**asked, body=REQUEST)
-        scene.saw("data", answer["body"].read())
-        scene.saw("same", answer["body"]._raw_stream is file)
-        scene.saw("stream", client.converse_stream(**asked, messages=MESSAGES))
-        scene.saw("stream", client.invoke_model_with_response_stream(**asked, body=REQUEST))
-
-
 @pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=lambda behaviour: behaviour.id)
 def test_the_caller_sees_the_same(stage, behaviour):
     compare(stage, behaviour.act, behaviour.told, behaviour.dialect)
+
+
+# --- What needs a clock, memory, or many examples ---
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+def test_the_first_event_is_there_before_the_second_exists(stage, dialect):
+    """The server writes one event and waits: nothing reads ahead, with us or without."""
+
+    def first(client):
+        held = threading.Event()
+        written = []
+
+        def frames():
+            for index, event in enumerate(dialect.events):
+                if index == 1:
+                    held.wait(10)
+                written.append(index)
+                yield frame(event, dialect)
+
+        with serving(frames) as url, contextlib.closing(stage_client(url)) as client:
+            events = iter(dialect.call(client)[dialect.member])
+            event = next(events)
+            seen = (event, list(written))
+            held.set()
+            return seen, list(events), list(written)
+
+    stage.clear()
+    bare = first(stage)
+    with instrumented(**ALL_ON) as (captured, opened):
+        seen = first(stage)
+        check_told(captured, opened, (dialect.whole,))
+    assert seen == bare
+    assert bare[0][1] == [0]
+    stage.compared += 1
+
+
+def stage_client(url):
+    import boto3
+
+    return boto3.client(
+        "bedrock-runtime",
+        endpoint_url=url,
+        region_name="us-east-1",
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+
+
+@contextlib.contextmanager
+def serving(frames):
+    """Serve one streamed answer, each frame written when the generator gives it."""
+    import socket
+
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rb") as reader:
+            size = 0
+            while (line := reader.readline()) not in (b"\r\n", b""):
+                if line.lower().startswith(b"content-length:"):
+                    size = int(line.split(b":")[1])
+            reader.read(size)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            try:
+                for data in frames():
+                    connection.sendall(chunk(data))
+                connection.sendall(b"0\r\n\r\n")
+            except OSError:
+                pass
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.close()
+        thread.join(10)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+def test_memory_does_not_grow_with_the_length_of_a_stream(stage, dialect):
+    """Three quarters of a long stream cost no more memory than its first quarter."""
+    count = 8_000
+    middle = frame(dialect.events[3], dialect)
+
+    def frames():
+        for event in dialect.events[:3]:
+            yield frame(event, dialect)
+        for _ in range(count // 100):
+            yield middle * 100
+        for event in dialect.events[4:]:
+            yield frame(event, dialect)
+
+    def grown():
+        with serving(frames) as url, contextlib.closing(stage_client(url)) as client:
+            stream = dialect.call(client)[dialect.member]
+            tracemalloc.start()
+            try:
+                for index, _ in enumerate(stream):
+                    if index == count // 4:
+                        before = tracemalloc.get_traced_memory()[0]
+                    if index == count - 100:
+                        after = tracemalloc.get_traced_memory()[0]
+            finally:
+                tracemalloc.stop()
+            return after - before
+
+    with instrumented(time_per_output_chunk=True) as (captured, opened):
+        assert grown() < 50_000
+        check_told(captured, opened, (dialect.whole,))
+
+
+def test_memory_does_not_grow_with_the_size_of_a_body(stage):
+    """What is kept of a body is bounded, whatever the caller reads."""
+    text = json.dumps({"content": "x" * 4_000_000}).encode()
+    stage.clear()
+    with instrumented() as (captured, opened):
+        framed = "Transfer-Encoding: chunked"
+        counts = [f"{name}: {value}" for name, value in BODY_HEADERS.items()]
+        pieces = b"".join(chunk(text[at : at + 4096]) for at in range(0, len(text), 4096))
+        stage.raw.prepare(pieces + b"0\r\n\r\n", *counts, framed)
+        body = stage.client(raw=True).invoke_model(modelId=CLAUDE, body=REQUEST)["body"]
+        tracemalloc.start()
+        try:
+            for index, _ in enumerate(body.iter_chunks(4096)):
+                if index == 20:
+                    before = tracemalloc.get_traced_memory()[0]
+            after = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+        assert after - before < 50_000
+        check_told(captured, opened, (FULL,))
+
+
+_TEXT = st.text(max_size=20)
+_DELTAS = st.one_of(
+    st.builds(lambda text: {"text": text}, _TEXT),
+    st.builds(lambda text: {"toolUse": {"input": text}}, _TEXT),
+    st.builds(lambda text: {"reasoningContent": {"text": text}}, _TEXT),
+    st.builds(lambda text: {"reasoningContent": {"signature": text}}, _TEXT),
+    st.builds(lambda text: {"citation": {"title": text, "source": text}}, _TEXT),
+    st.builds(lambda text: {text or "unknown": {"a": text}}, _TEXT),
+    st.just({}),
+)
+_STREAMS = st.lists(
+    st.one_of(
+        st.builds(
+            lambda index, delta: {
+                "contentBlockDelta": {"contentBlockIndex": index, "delta": delta}
+            },
+            st.integers(0, 3),
+            _DELTAS,
+        ),
+        st.sampled_from(
+            [
+                {"messageStart": {"role": "assistant"}},
+                {"messageStart": {}},
+                {"contentBlockStart": {"contentBlockIndex": 1, "start": {}}},
+                {"contentBlockStop": {}},
+                {"messageStop": {"stopReason": "tool_use"}},
+                {"messageStop": {}},
+                {"metadata": {}},
+                {"metadata": {"usage": {}}},
+                {"metadata": {"metrics": {}}},
+            ]
+        ),
+    ),
+    max_size=12,
+)
+_PIECES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), _TEXT),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "usage",
+                    "message",
+                    "delta",
+                    "stop_reason",
+                    "output_tokens",
+                    "index",
+                    "type",
+                    "token",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
+
+_examples = settings(
+    max_examples=40,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+def _events_of(stage, dialect, frames, size):
+    """Return what the caller sees of a stream of these frames, cut into pieces of this size."""
+    stage.clear()
+    stage.bedrock.chunk_size = size
+    stage.bedrock.reply_events(frames, native=dialect.member == "body")
+    seen, copies, raised = [], [], None
+    with contextlib.closing(dialect.call(stage.client())[dialect.member]) as stream:
+        try:
+            for event in stream:
+                seen.append(event)
+                copies.append(copy.deepcopy(event))
+        except Exception as error:
+            raised = type(error), str(error)
+    return seen, copies, raised
+
+
+@_examples
+@given(events=_STREAMS, size=st.one_of(st.none(), st.integers(1, 200)), on=st.booleans())
+def test_any_events_in_any_pieces_reach_the_caller_unchanged(stage, events, size, on):
+    _compare_any(stage, DIALECTS[0], events, size, on)
+
+
+@_examples
+@given(
+    chunks=st.lists(st.one_of(_PIECES, st.binary(max_size=20)), max_size=8),
+    size=st.one_of(st.none(), st.integers(1, 200)),
+    on=st.booleans(),
+)
+def test_any_chunks_in_any_pieces_reach_the_caller_unchanged(stage, chunks, size, on):
+    """Also those that are no JSON, or JSON of a kind that nobody expects."""
+    frames = [
+        ("chunk", data if isinstance(data, bytes) else json.dumps(data).encode()) for data in chunks
+    ]
+    _compare_any(stage, DIALECTS[1], frames, size, on)
+
+
+def _compare_any(stage, dialect, frames, size, on):
+    bare = _events_of(stage, dialect, frames, size)
+    with instrumented(**(ALL_ON if on else {})) as (captured, opened):
+        seen = _events_of(stage, dialect, frames, size)
+        assert seen == bare
+        assert seen[0] == seen[1]
+        assert len(captured.spans) == opened.started == 1
+        assert captured.total("bedrock.instrumentation.errors") is None
+    stage.compared += 1
+
+
+@_examples
+@given(
+    text=st.binary(max_size=300) | _PIECES.map(lambda data: json.dumps(data).encode()),
+    amounts=st.lists(st.integers(-1, 60), max_size=8),
+    chunked=st.booleans(),
+)
+def test_any_body_in_any_amounts_reaches_the_caller_unchanged(stage, text, amounts, chunked):
+    def read():
+        stage.clear()
+        framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(text)}"
+        pieces = [chunk(text[at : at + 7]) for at in range(0, len(text), 7)] if chunked else [text]
+        stage.raw.prepare(b"".join(pieces) + (b"0\r\n\r\n" if chunked else b""), framing)
+        body = stage.client(raw=True).invoke_model(modelId=CLAUDE, body=REQUEST)["body"]
+        seen = []
+        for amount in amounts:
+            try:
+                seen.append(body.read(amount))
+            except Exception as error:
+                seen.append((type(error), str(error)))
+        try:
+            seen.append(body.read())
+        except Exception as error:
+            seen.append((type(error), str(error)))
+        return seen
+
+    bare = read()
+    with instrumented(**ALL_ON) as (captured, opened):
+        assert read() == bare
+        assert len(captured.spans) == opened.started == 1
+        assert captured.total("bedrock.instrumentation.errors") is None
+    stage.compared += 1
+
+
+# --- Where it differs, and why ---
+
+
+def test_a_read_that_outlives_the_opened_body_finds_it_closed(stage):
+    """The one thing that differs: a shadow holds its response weakly, a bound method does not.
+
+    Nothing else may hold the body or what `with` hands out: only then it differs.
+    """
+    stage.clear()
+    stage.bedrock.reply(BODY, headers=BODY_HEADERS, times=None)
+    client = stage.client()
+    read = client.invoke_model(modelId=CLAUDE, body=REQUEST)["body"].__enter__().read
+    assert read() == BODY
+    with instrumented() as (captured, _):
+        read = client.invoke_model(modelId=CLAUDE, body=REQUEST)["body"].__enter__().read
+        with pytest.raises(ValueError, match="I/O operation on closed file"):
+            read()
+        assert len(captured.spans) == 1
+
+
+def test_answers_of_botocores_stubber(stage, caplog, monkeypatch):
+    """What unit tests use: answers without headers, bodies that are plain files."""
+    monkeypatch.setattr("otel_bedrock.patch._said_unwatchable", set())
+    client = stage_client("http://127.0.0.1:1")
+
+    def ask():
+        file = io.BytesIO(BODY)
+        with Stubber(client) as stub:
+            stub.add_response("converse", ANSWER)
+            stub.add_response(
+                "invoke_model",
+                {"body": StreamingBody(file, len(BODY)), "contentType": "application/json"},
+            )
+            stub.add_response("converse_stream", {"stream": {}})
+            stub.add_client_error("converse", "ThrottlingException", "slow down")
+            answer = client.converse(modelId=CLAUDE, messages=MESSAGES)
+            body = client.invoke_model(modelId=CLAUDE, body=REQUEST)["body"]
+            seen = [answer, type(body), body._raw_stream is file, body.read()]
+            seen.append(client.converse_stream(modelId=CLAUDE, messages=MESSAGES))
+            with pytest.raises(client.exceptions.ThrottlingException) as raised:
+                client.converse(modelId=CLAUDE, messages=MESSAGES)
+            return [*seen, str(raised.value)]
+
+    bare = ask()
+    with instrumented() as (captured, opened):
+        assert ask() == bare
+        unknown = Told(missing="unsupported")
+        error = Told(missing="error", error="ThrottlingException")
+        check_told(captured, opened, (FULL, FULL, unknown, error))
+    said = [record.getMessage() for record in caplog.records if record.name == "otel_bedrock"]
+    assert len(said) == 1
+    assert "cannot be observed" in said[0]
+    client.close()
+
+
+def test_how_many_behaviours_were_compared(stage, capsys):
+    with capsys.disabled():
+        print(f"\n  {stage.compared} behaviours compared, bare and instrumented")

@@ -17,7 +17,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -452,10 +452,8 @@ class Raw:
         self._thread.join(5)
         self._socket.close()
         for connection in list(self._open):
-            try:
+            with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
 
 class Stage:
@@ -608,21 +606,24 @@ def compare(
     behaviour: Callable[[Scene], Any],
     told: tuple[Told, ...],
     dialect: Dialect | None = None,
+    *,
+    touched: bool = True,
 ) -> None:
-    """Play `behaviour` bare and instrumented; check that nothing differs and all is told."""
+    """Play `behaviour` bare and instrumented; check that nothing differs and all is told.
+
+    What is not `touched` has nothing put on it.
+    """
     clients = len(stage.clients)
     bare, bare_names = play(stage, behaviour, dialect)
     if len(stage.clients) > clients:
         # A client's first call fills its caches, and says so in the log.
         bare, bare_names = play(stage, behaviour, dialect)
-    again, _ = play(stage, behaviour, dialect)
-    assert bare == again, f"not the same twice: {_differences(bare, again)}"
     for settings in ({}, ALL_ON):
         with instrumented(**settings) as (captured, opened):
             seen, names = play(stage, behaviour, dialect)
             check_told(captured, opened, told)
         assert bare == seen, "\n".join(_differences(bare, seen))
         for kind, found in names.items():
-            assert found - bare_names[kind] <= set(SEAMS.get(kind, ()))
+            assert found - bare_names[kind] <= set(SEAMS.get(kind, ()) if touched else ())
             assert bare_names[kind] <= found
     stage.compared += 1

@@ -12,6 +12,7 @@ from typing_extensions import Unpack
 from otel_bedrock import abandoned
 from otel_bedrock.config import Settings, read_config
 from otel_bedrock.instrumentor import Given, exchange
+from otel_bedrock.testing.logbook import Event, keep_events
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -30,11 +31,19 @@ class Point:
 
 
 class Captured:
-    """The spans and metrics of a `capture` block, up to now."""
+    """The spans, metrics and events of a `capture` block, up to now."""
 
-    def __init__(self, exporter: Any, reader: Any, tracer_provider: Any, meter_provider: Any):
+    def __init__(
+        self,
+        exporter: Any,
+        reader: Any,
+        tracer_provider: Any,
+        meter_provider: Any,
+        events: list[Event],
+    ):
         self._exporter = exporter
         self._reader = reader
+        self._events = events
         self.tracer_provider = tracer_provider
         self.meter_provider = meter_provider
 
@@ -54,6 +63,12 @@ class Captured:
         spans = self.spans
         assert len(spans) == 1, f"expected one span; got {[span.name for span in spans]}"
         return spans[0]
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The events with content, in order; none unless `capture_content` asks for them."""
+        abandoned.look()
+        return tuple(self._events)
 
     @property
     def metrics_data(self) -> Any:
@@ -121,16 +136,17 @@ def capture(*, sampler: Sampler | None = None, **settings: Unpack[Settings]) -> 
     tracer_provider.add_span_processor(SimpleSpanProcessor(exporter))
     reader = InMemoryMetricReader()
     meter_provider = MeterProvider(metric_readers=[reader])
+    logger_provider, events = keep_events()
     given = Given(
         config=read_config(settings),
         tracer_provider=tracer_provider,
         meter_provider=meter_provider,
-        logger_provider=None,
+        logger_provider=logger_provider,
         automatic=False,
     )
     before = exchange(given)
     try:
-        yield Captured(exporter, reader, tracer_provider, meter_provider)
+        yield Captured(exporter, reader, tracer_provider, meter_provider, events)
     finally:
         abandoned.look()
         exchange(before)

@@ -20,8 +20,6 @@ _DEFAULTS: dict[str, Any] = {
     # Else AWS_BEARER_TOKEN_BEDROCK changes how requests are signed.
     "signature_version": "v4",
     "defaults_mode": "legacy",
-    "use_fips_endpoint": False,
-    "use_dualstack_endpoint": False,
     "ignore_configured_endpoint_urls": True,
     "max_pool_connections": 64,
 }

@@ -70,11 +70,12 @@ def _thinks(more: Body) -> bool:
 def usage_of(reply: Reply) -> Body:
     """Spell usage as Converse does."""
     cost = reply.cost
+    twice = cost.cached if reply.doubles else 0
     usage: Body = {
-        "inputTokens": cost.uncached,
+        "inputTokens": cost.uncached + twice,
         "outputTokens": reply.answer.tokens,
         "serverToolUsage": {},
-        "totalTokens": cost.total,
+        "totalTokens": cost.total + twice,
     }
     # The wire has each cache count twice; SDKs know the shorter name alone.
     if cost.read is not None:

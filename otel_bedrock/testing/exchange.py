@@ -106,7 +106,7 @@ def _charge(exchange: Exchange, prompt: Prompt, talks: bool, streamed: bool) -> 
             raise Refused("AccessDeniedException", errors.NO_CACHING)
         return Cost(prompt.tokens)
     if prompt.marked or rule.implicit:
-        return exchange.cache.charge(exchange.model.base, prompt, rule.implicit)
+        return exchange.cache.charge(exchange.model.base, prompt, implicit=rule.implicit)
     if talks and (streamed or not rule.zeros_in_converse):
         return Cost(prompt.tokens)
     hidden = talks and rule.hides_zero_write
@@ -135,4 +135,5 @@ def reply_to(
         request=body,
         splits=family.cache is not None and family.cache.splits,
         signs=family.signs,
+        doubles=talks and streamed and family.cache is not None and family.cache.doubles_in_stream,
     )

@@ -22,6 +22,9 @@ class CacheRule:
     zeros_in_metrics: bool = False
     # The write count is left away where it is zero and nothing was marked.
     hides_zero_write: bool = False
+    # ConverseStream counts cached tokens in inputTokens too, and so twice in totalTokens, as
+    # was seen of gpt-5.6: https://github.com/maximhq/bifrost/pull/6942. Billed rightly.
+    doubles_in_stream: bool = False
     # Writes are broken down by ttl: cacheDetails, cache_creation.
     splits: bool = False
 
@@ -117,7 +120,7 @@ TABLE: tuple[Family, ...] = (
         "gpt",
         r"openai\.gpt-(?!oss)",
         openai.CHAT,
-        cache=CacheRule(implicit=True, zeros_in_metrics=True),
+        cache=CacheRule(implicit=True, zeros_in_metrics=True, doubles_in_stream=True),
     ),
     _family("gpt-oss", r"openai\.gpt-oss", openai.CHAT, thinks=True),
     _family("generic", r"", openai.CHAT, openai.TEXT),
@@ -169,6 +172,7 @@ class Models:
         return self._known[model_id]
 
     def name(self, profile: str, model_id: str) -> None:
+        """Let a profile's id or ARN stand for a model from now on."""
         self.profiles[profile] = model_id
         self._known.clear()
 

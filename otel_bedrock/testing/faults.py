@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import TIMEOUT_MAX, Lock
 from typing import Any
 
 from otel_bedrock.testing.errors import MESSAGES, STATUS, THROTTLED, Refused
@@ -178,7 +178,7 @@ class Faults:
 
     def hang(self, seconds: float | None = None, times: int | None = 1) -> None:
         """The next calls get no answer; after the seconds, if given, the connection closes."""
-        self._faults.put(Fault(hang=1e9 if seconds is None else seconds), times)
+        self._faults.put(Fault(hang=TIMEOUT_MAX if seconds is None else seconds), times)
 
     def reply(
         self,

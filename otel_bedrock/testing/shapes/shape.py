@@ -31,6 +31,8 @@ class Reply:
     # The family breaks cache writes down by ttl.
     splits: bool = False
     signs: bool = False
+    # The input that is told contains what was cached.
+    doubles: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,248 @@
+"""Bracket: what is done around one API call, before it and after it.
+
+The same whether the call is made or awaited. The answer that goes back is the very object
+that botocore made; what it still has to say, as a stream or a body, is watched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+
+from otel_bedrock import abandoned, answer, lookup, shield, streams, usage
+from otel_bedrock.call import Outcome
+from otel_bedrock.errors import read_error
+from otel_bedrock.events import DIALECTS
+from otel_bedrock.observers import (
+    BodyObserver,
+    CallObserver,
+    ContentObserver,
+    Shielded,
+    StreamObserver,
+)
+from otel_bedrock.operations import TABLE, Operation
+from otel_bedrock.paths import dig
+from otel_bedrock.providers import Provider
+from otel_bedrock.recorder import Recorder, Recording
+from otel_bedrock.request import read_call
+
+Look = Callable[[], Recorder | None]
+Watch = Callable[[Any, streams.Observer], Callable[[], bool] | None]
+
+_PORTS = {"https": 443, "http": 80}
+
+
+@dataclass(frozen=True, slots=True)
+class Watches:
+    """How the streams and the bodies of one kind of client are observed."""
+
+    events: Watch
+    body: Watch
+
+
+class Begun:
+    """A call between its start and its answer; around it, its span is current."""
+
+    __slots__ = ("answered", "let_go", "provider", "recording", "row", "token", "watches")
+
+    def __init__(
+        self, watches: Watches, row: Operation, provider: Provider, recording: Recording
+    ) -> None:
+        self.watches = watches
+        self.row = row
+        self.provider = provider
+        self.recording = recording
+        self.token: object | None = None
+        self.answered: Any = None
+        self.let_go = False
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.let_go:
+            # Maybe by the garbage collector, and hardly in the context that it began in.
+            if self.recording.is_current():
+                leave(self)
+            abandoned.put(CallObserver(self.recording))
+            return
+        try:
+            leave(self)
+        except Exception as failure:
+            shield.stop("leave", failure)
+        try:
+            if error is None:
+                returned(self, self.answered)
+            else:
+                failed(self, error)
+        except Exception as failure:
+            self.recording.give_up()
+            shield.stop("finish", failure)
+
+
+def begin(
+    watches: Watches,
+    recorder: Look,
+    service: str,
+    client: Any,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Begun | None:
+    """Start the recording of a call and make its span current; None to pass through."""
+    recording = None
+    try:
+        api = args[0] if args else kwargs.get("operation_name")
+        row = TABLE.get((service, api)) if isinstance(api, str) else None
+        if row is None or not is_instrumentation_enabled():
+            return None
+        current = recorder()
+        if current is None:
+            return None
+        abandoned.drain()
+        parameters = args[1] if len(args) > 1 else kwargs.get("api_params")
+        meta = client.meta
+        address, port = _address(meta.endpoint_url)
+        call, provider = read_call(
+            row,
+            parameters if isinstance(parameters, Mapping) else {},
+            address=address,
+            port=port,
+            region=meta.region_name,
+            body_limit=current.config.body_limit,
+            aliases=current.config.model_aliases,
+            look_up=partial(lookup.find, client) if current.config.resolve_models else None,
+        )
+        recording = current.start(call)
+        begun = Begun(watches, row, provider, recording)
+        recording.spends = row.spends and provider.tokens
+    except Exception as error:
+        if recording is not None:
+            recording.give_up()
+        shield.stop("begin", error)
+        return None
+    try:
+        if current.gate is not None:
+            recording.read_content(current.gate, row.reads, parameters)
+    except Exception as error:
+        shield.stop("begin.content", error)
+    try:
+        begun.token = recording.enter()
+    except Exception as error:
+        shield.stop("begin.enter", error)
+    return begun
+
+
+def leave(begun: Begun) -> None:
+    """Make the span not current any more: a stream never holds a context."""
+    if begun.token is not None:
+        begun.recording.leave(begun.token)
+
+
+def failed(begun: Begun, error: BaseException) -> None:
+    """Finish the recording of a call that raised."""
+    try:
+        outcome = Outcome(**read_error(error))
+    except Exception as failure:
+        shield.stop("failed", failure)
+        outcome = Outcome(error_type=type(error).__name__)
+    begun.recording.finish(outcome)
+
+
+def returned(begun: Begun, answered: Any) -> None:
+    """Finish the recording of a call that returned, or watch what it still has to say."""
+    row, recording = begun.row, begun.recording
+    found: answer.Found = {}
+    try:
+        found = answer.read_answer(row, answered, begun.provider)
+        if row.stream is not None:
+            _watch_stream(begun, answered, found)
+        elif row.body is not None and _worth_reading(begun.provider, found):
+            _watch_body(begun, answered, found)
+        else:
+            if recording.content is not None and row.body is None:
+                recording.content.see_answer(answered)
+            recording.finish(Outcome(**found))
+    except Exception as failure:
+        # Said first: where errors are raised, nothing would be told after it.
+        recording.finish(Outcome(**found))
+        shield.stop("returned", failure)
+
+
+def _worth_reading(provider: Provider, found: answer.Found) -> bool:
+    """Whether the body may tell what the headers did not."""
+    return provider.body or (provider.tokens and found.get("usage") is None)
+
+
+def _watch_stream(begun: Begun, answered: Any, found: answer.Found) -> None:
+    assert begun.row.stream is not None
+    recording = begun.recording
+    stream = streams.innermost(answered.get(begun.row.stream))
+    events = DIALECTS[begun.row.reads](begun.provider)
+    if recording.recorder.config.time_per_output_chunk:
+        events.gap = recording.gap
+    watching = StreamObserver if recording.content is None else ContentObserver
+    _watch(begun, begun.watches.events, stream, watching(recording, events, found), found)
+
+
+def _watch_body(begun: Begun, answered: Any, found: answer.Found) -> None:
+    assert begun.row.body is not None
+    recording = begun.recording
+    # A stubbed answer may have no headers.
+    headers = dig(answered, "ResponseMetadata.HTTPHeaders") or {}
+    limit = recording.recorder.config.body_limit
+    text = headers.get("content-length", "")
+    length = int(text) if text.isascii() and text.isdecimal() else None
+    if length is not None and length > limit:
+        recording.finish(Outcome(**found))
+        return
+    report = usage.read_headers(headers)
+    provider = begun.provider
+    held = usage.held(report, splits=provider.splits_cache_write, includes=provider.includes_cache)
+    recording.returned(Outcome(**found), held)
+    observer = BodyObserver(recording, provider, found, report, length, limit)
+    _watch(begun, begun.watches.body, answered.get(begun.row.body), observer, found)
+
+
+def _watch(
+    begun: Begun,
+    watch: Watch,
+    thing: Any,
+    observer: StreamObserver | BodyObserver,
+    found: answer.Found,
+) -> None:
+    try:
+        closed = watch(thing, Shielded(observer))
+    except streams.Unwatchable as unknown:
+        _say_unwatchable(str(unknown))
+        begun.recording.finish(Outcome(**found))
+        return
+    if not observer.over:
+        abandoned.watch(observer, closed)
+
+
+_said_unwatchable: set[str] = set()
+
+
+def _say_unwatchable(kind: str) -> None:
+    if kind not in _said_unwatchable:
+        _said_unwatchable.add(kind)
+        shield.log.warning(
+            "a %s cannot be observed: its spans lack what only the stream or body tells", kind
+        )
+
+
+@lru_cache(maxsize=256)
+def _address(endpoint: str) -> tuple[str | None, int | None]:
+    parts = urlsplit(endpoint)
+    return parts.hostname, parts.port or _PORTS.get(parts.scheme)
