@@ -14,13 +14,15 @@ import atexit
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from otel_bedrock import shield
 
-# How often the thread looks (seconds).
+# How often the thread looks, and how long anybody waits for it at most (seconds).
 _LOOK_EVERY = 1.0
+_WAIT = 1.0
 
 
 class Abandoned(Protocol):
@@ -41,8 +43,8 @@ class _State:
         self.open: dict[Abandoned, Callable[[], bool] | None] = {}
         # Taking the one item is atomic: of two threads, one starts ours.
         self.once = [True]
-        # Held by whoever settles, so that `look` returns when all is told, also by others.
-        # Never taken in a finalizer.
+        # Held for each that is settled: `look` returns when those are told that others had
+        # begun, and no fork happens in the middle of one. Never taken in a finalizer.
         self.settling = threading.RLock()
 
 
@@ -103,41 +105,59 @@ def drain() -> None:
     where another thread is at it, that one goes on.
     """
     state = _state
-    if state.collected and state.settling.acquire(blocking=False):
-        try:
-            _settle_collected(state)
-        finally:
-            state.settling.release()
+    while state.collected and _settle_next(state, 0):
+        pass
 
 
 def look() -> None:
     """Settle what was collected, and what was closed where we cannot see it."""
     state = _state
-    with state.settling:
-        _settle_collected(state)
-        # A copy is made in one step; a list of the items would be made in several.
-        for observer, closed in state.open.copy().items():
-            try:
-                over = closed is not None and closed()
-            except Exception as error:
-                shield.stop("abandoned.closed", error)
-                continue
-            if over:
+    while _settle_next(state, _WAIT):
+        pass
+    # A copy is made in one step; a list of the items would be made in several.
+    for observer, closed in state.open.copy().items():
+        try:
+            over = closed is not None and closed()
+        except Exception as error:
+            shield.stop("abandoned.closed", error)
+            continue
+        if over:
+            with _settling(state, _WAIT):
                 _settle(observer)
 
 
 def finish_all() -> None:
     """Settle everything, also what is still open: the interpreter is about to exit."""
     state = _state
-    with state.settling:
-        _settle_collected(state)
-        for observer in state.open.copy():
+    while _settle_next(state, _WAIT):
+        pass
+    for observer in state.open.copy():
+        with _settling(state, _WAIT):
             _settle(observer)
 
 
-def _settle_collected(state: _State) -> None:
-    while state.collected:
-        _settle(state.collected.popleft())
+@contextmanager
+def _settling(state: _State, wait: float) -> Iterator[bool]:
+    """Wait for whoever settles, but not for good: an exporter may hang."""
+    held = state.settling.acquire(timeout=wait)
+    try:
+        yield held
+    finally:
+        if held:
+            state.settling.release()
+
+
+def _settle_next(state: _State, wait: float) -> bool:
+    """Settle one of the collected; False where none is left, or another thread is at it."""
+    with _settling(state, wait) as held:
+        if not held:
+            return False
+        try:
+            observer = state.collected.popleft()
+        except IndexError:
+            return False
+        _settle(observer)
+        return True
 
 
 def _settle(observer: Abandoned) -> None:
@@ -158,11 +178,30 @@ def _run(state: _State, never: threading.Event) -> None:
             shield.stop("abandoned.look", error)
 
 
+_forking: list[threading.RLock] = []
+
+
+def _before_fork() -> None:
+    # Not while our thread records: the child would inherit a lock of the SDK that nobody in it
+    # will ever release.
+    settling = _state.settling
+    if settling.acquire(timeout=_WAIT):
+        _forking.append(settling)
+
+
 def _after_fork() -> None:
+    while _forking:
+        _forking.pop().release()
+
+
+def _after_fork_in_child() -> None:
     # The child has neither the thread nor a right to what the parent has open.
     global _state
+    _forking.clear()
     _state = _State()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
+    )

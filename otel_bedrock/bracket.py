@@ -7,6 +7,7 @@ that botocore made; what it still has to say, as a stream or a body, is watched.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from types import TracebackType
@@ -29,7 +30,8 @@ from otel_bedrock.observers import (
 from otel_bedrock.operations import TABLE, Operation
 from otel_bedrock.paths import dig
 from otel_bedrock.providers import Provider
-from otel_bedrock.recorder import Recorder, Recording
+from otel_bedrock.recorder import Recorder
+from otel_bedrock.recording import Recording
 from otel_bedrock.request import read_call
 
 Look = Callable[[], Recorder | None]
@@ -72,10 +74,13 @@ class Begun:
         trace: TracebackType | None,
     ) -> None:
         if self.let_go:
-            # Maybe by the garbage collector, and hardly in the context that it began in.
-            if self.recording.is_current():
-                leave(self)
-            abandoned.put(CallObserver(self.recording))
+            # Maybe by the garbage collector, and hardly in the context that it began in. What
+            # goes wrong here could not be told without a lock.
+            with suppress(Exception):
+                if self.recording.is_current():
+                    leave(self)
+            with suppress(Exception):
+                abandoned.put(CallObserver(self.recording))
             return
         try:
             leave(self)

@@ -277,7 +277,8 @@ def flush(timeout: float = 5.0) -> bool:
         return True
     failures = _active.providers.failures
     recorder = _active.recorder
-    events = None if recorder is None else recorder.details.provider
+    details = None if recorder is None else recorder.details
+    events = None if details is None else details.provider
     made = _active.providers
     done = sdk.flush(
         timeout,

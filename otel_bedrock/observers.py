@@ -17,7 +17,7 @@ from otel_bedrock.call import Outcome
 from otel_bedrock.errors import read_error
 from otel_bedrock.events import Events, time_per_output_token
 from otel_bedrock.providers import Provider
-from otel_bedrock.recorder import Recording
+from otel_bedrock.recording import Recording
 
 _INCOMPLETE = ("error",)
 
@@ -67,6 +67,10 @@ class _Observer:
     def give_up(self) -> None:
         """End the span at least: telling the end has failed."""
         self._recording.give_up()
+
+    def settle(self) -> None:
+        """Tell the end of what was collected."""
+        raise NotImplementedError
 
     def stopped(self, site: str, error: Exception) -> None:
         """Stop a bug of ours; where it came up while the end was told, end the span at least.

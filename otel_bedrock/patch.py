@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import wrapt
 
@@ -99,6 +99,10 @@ SEAMS = (
 )
 
 
+# As Any, for its stubs do not know what every wrapper of wrapt's has: __wrapped__.
+_WRAPPER: Any = wrapt.FunctionWrapper
+
+
 class _Wrappers:
     """Our wrappers on the seams, until they are taken off."""
 
@@ -119,15 +123,16 @@ class _Wrappers:
         # One that cannot be taken off passes through from now on.
         self._recorder = None
         for seam, ours in self._on:
-            outer: Any
-            parent, attribute, outer = wrapt.resolve_path(sys.modules[seam.module], seam.name)
+            real = ours.__wrapped__
+            resolved: Any = wrapt.resolve_path(sys.modules[seam.module], seam.name)
+            parent, attribute, outer = cast("tuple[Any, str, Any]", resolved)
             # OpenTelemetry's own `unwrap` of a wrapper on top leaves ours bound to nothing.
             if outer is ours or getattr(outer, "_self_parent", None) is ours:
-                setattr(parent, attribute, ours.__wrapped__)
+                setattr(parent, attribute, real)
             # Somebody wrapped after us: theirs stays, and ours comes out from under it.
-            while isinstance(outer, wrapt.FunctionWrapper):
+            while isinstance(outer, _WRAPPER):
                 if outer.__wrapped__ is ours:
-                    outer.__wrapped__ = ours.__wrapped__
+                    outer.__wrapped__ = real
                 outer = outer.__wrapped__
 
     def _wrapper(self, seam: Seam) -> Callable[..., Any]:

@@ -1,50 +1,40 @@
-"""Recorder: start(call) -> Recording, told exactly once. The only file that touches spans
-and instruments.
-
-Nothing here raises to the user: each signal has its own shield, so that a failing metric
-does not lose the span, nor the reverse.
-"""
+"""Recorder: start(call) -> Recording. With `recording`, all that touches spans and instruments."""
 
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Observation
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanKind
 
-from otel_bedrock import nesting, shield, signals
-from otel_bedrock.call import Call, Outcome, Usage
-from otel_bedrock.config import SEMCONV_141, SEMCONV_2026_10, SEMCONV_BOTH, Config
-from otel_bedrock.content import Content, Gate, open_gate
-from otel_bedrock.details import Details
+from otel_bedrock import shield, signals
+from otel_bedrock.call import Call, Outcome
+from otel_bedrock.config import (
+    SEMCONV_141,
+    SEMCONV_2026_10,
+    SEMCONV_BOTH,
+    Config,
+)
+from otel_bedrock.content import open_gate
 from otel_bedrock.errors import REFUSALS
 from otel_bedrock.model_id import ModelId
 from otel_bedrock.quota import burndown
+from otel_bedrock.recording import Recording
 from otel_bedrock.version import __version__
+
+if TYPE_CHECKING:
+    from otel_bedrock.content.details import Details
 
 Attributes = dict[str, Any]
 Measurement = tuple[str, float, Attributes]
 
 _DEFAULT_TIER = "default"
 _CLIENT = SpanKind.CLIENT
-_ERROR = Status(StatusCode.ERROR)
-_NOTHING: frozenset[str] = frozenset()
-
-# Field of Usage -> key of its counter. The cache-write counter is told apart by TTL.
-_COUNTERS = (
-    ("input_tokens", "input"),
-    ("output_tokens", "output"),
-    ("cache_read_tokens", "cache_read"),
-    ("reasoning_tokens", "reasoning"),
-)
-
 
 # The models on metrics, by meter provider: the SDK keeps the callbacks of the first instrument
 # of a name, so that a Recorder that replaces another must go on where that one was.
@@ -92,14 +82,18 @@ class Recorder:
         logger_provider: Any = None,
     ) -> None:
         self.config = config
-        self.gate = open_gate(config)
         self.sets = sets_of(config.semconv)
         newest = SEMCONV_2026_10 if SEMCONV_2026_10 in self.sets else SEMCONV_141
         schema = signals.SCHEMA_URLS[newest]
         self.tracer = trace.get_tracer(
             "otel_bedrock", __version__, tracer_provider, schema_url=schema
         )
-        self.details = Details(logger_provider, schema)
+        self.gate = open_gate(config)
+        self.details: Details | None = None
+        if self.gate is not None:
+            from otel_bedrock.content.details import Details
+
+            self.details = Details(logger_provider, schema)
         meter = metrics.get_meter("otel_bedrock", __version__, meter_provider, schema_url=schema)
         self.instruments = dict(_instruments(meter, config, self.sets, self._burndowns))
         self._quota = _models_of(meter_provider)
@@ -271,244 +265,6 @@ class Recorder:
             if value is not None:
                 attributes[key] = value
         return attributes
-
-
-class Recording:
-    """One call being recorded. Each number is recorded once, whoever tells it and how often."""
-
-    __slots__ = (
-        "_context",
-        "_end",
-        "_ended",
-        "_told",
-        "call",
-        "content",
-        "outer",
-        "recorder",
-        "span",
-        "spends",
-        "started",
-    )
-
-    def __init__(self, recorder: Recorder, call: Call, span: Span) -> None:
-        self.recorder = recorder
-        self.call = call
-        self.span = span
-        self.spends = True
-        self.outer = nesting.enclosing()
-        self.content: Content | None = None
-        self.started = time.perf_counter()
-        self._context: Context | None = None
-        self._told: set[str] = set()
-        self._end: tuple[int, float] | None = None
-        # Taking the one item is atomic: of two threads that end the call, one does it.
-        self._ended = [True]
-
-    @property
-    def context(self) -> Context:
-        """The context in which this call's span is current."""
-        if self._context is None:
-            self._context = trace.set_span_in_context(self.span)
-        return self._context
-
-    def read_content(self, gate: Gate, reads: str, parameters: Any) -> None:
-        """Take the content of the request; only where somebody will see it."""
-        if gate.on_events or self.span.is_recording():
-            self.content = gate.read(reads, parameters)
-            # The time that a redaction took is not the call's.
-            self.started = time.perf_counter()
-
-    def enter(self) -> object:
-        """Make the span current for the call itself; give the token back to `leave`."""
-        return otel_context.attach(self.context)
-
-    @staticmethod
-    def leave(token: Any) -> None:
-        """Undo `enter`, in the same thread or task."""
-        otel_context.detach(token)
-
-    def is_current(self) -> bool:
-        """Say whether `enter` is in force here, and nothing else above it."""
-        return otel_context.get_current() is self._context
-
-    def count(self, usage: Usage, tier: str | None) -> None:
-        """Add to the counters what a stream's last event told, before the stream has ended."""
-        _, tokens = self.recorder.bases(self.call, tier, None)
-        self.recorder.measure(list(self._counts(usage, tokens, _NOTHING)), self.context)
-
-    def gap(self, seconds: float) -> None:
-        """Record the time between two chunks; called only where the setting asks for it."""
-        base, _ = self.recorder.bases(self.call, None, None)
-        self.recorder.measure(
-            (
-                ("time_per_output_chunk", seconds, base),
-                ("old_time_per_output_chunk", seconds, base),
-            ),
-            self.context,
-        )
-
-    def returned(self, outcome: Outcome, held: frozenset[str] = _NOTHING) -> None:
-        """Tell the metrics of a call that has returned and whose body is still to be read.
-
-        The span's end is now, whenever it will be told; `held` names the counters that the
-        body may still split or mend.
-        """
-        self._end = (time.time_ns(), time.perf_counter())
-        try:
-            self._measure(outcome, held, last=False)
-        except Exception as error:
-            shield.stop("recorder.returned", error)
-
-    def finish(self, outcome: Outcome, end: tuple[int, float] | None = None) -> None:
-        """Tell all that is not told yet, and end the span; a second call does nothing.
-
-        `end` is the time of the end, as (time.time_ns(), time.perf_counter()): that of
-        `returned` where that was called, else now, unless given.
-        """
-        try:
-            self._ended.pop()
-        except IndexError:
-            return
-        end = end or self._end or (time.time_ns(), time.perf_counter())
-        if self._end is None:
-            self._end = end
-        try:
-            self._measure(outcome, _NOTHING, last=True)
-        except Exception as error:
-            shield.stop("recorder.measure", error)
-        if self.outer is not None:
-            try:
-                nesting.publish(self.outer, outcome.usage)
-            except Exception as error:
-                shield.stop("recorder.publish", error)
-        span = self.span
-        try:
-            if span.is_recording():
-                span.set_attributes(self.recorder.describe(self, outcome))
-                if outcome.error_type is not None:
-                    span.set_status(_ERROR)
-        except Exception as error:
-            shield.stop("recorder.describe", error)
-        if self.content is not None:
-            try:
-                self._tell_content(self.content, outcome, end[0])
-            except Exception as error:
-                shield.stop("recorder.content", error)
-        try:
-            span.end(end_time=end[0])
-        except Exception as error:
-            shield.stop("recorder.end", error)
-
-    def give_up(self) -> None:
-        """End the span at least: `finish` has failed, or cannot be reached."""
-        self._ended.clear()
-        if self.span.is_recording():
-            self.span.end()
-
-    def _tell_content(self, content: Content, outcome: Outcome, at: int) -> None:
-        recorder, span, gate = self.recorder, self.span, content.gate
-        told = content.told(outcome.finish_reasons)
-        message = content.message(outcome.error_message)
-        found = [(key, told[field]) for field, key in recorder.contents if field in told]
-        if gate.on_spans and span.is_recording():
-            span.set_attributes({key: excerpt.json for key, excerpt in found})
-            if message is not None:
-                span.set_status(Status(StatusCode.ERROR, message))
-        if gate.on_events and (found or message is not None):
-            attributes = {**recorder.naming(self.call), **recorder.describe(self, outcome)}
-            if message is not None:
-                attributes[signals.ERROR_MESSAGE] = message
-            structures = {key: excerpt.items for key, excerpt in found}
-            recorder.details.emit(attributes, structures, self.context, at)
-
-    def _measure(self, outcome: Outcome, held: frozenset[str], *, last: bool) -> None:
-        recorder, call, told = self.recorder, self.call, self._told
-        error = outcome.error_type
-        base, tokens = recorder.bases(call, outcome.service_tier, error)
-        usage = outcome.usage
-        found: list[Measurement] = []
-        if usage is not None:
-            found.extend(self._counts(usage, tokens, held))
-            if error is None:
-                found.extend(self._sizes(usage, base, held))
-        if "duration" not in told and self._end is not None:
-            told.add("duration")
-            found.extend(self._durations(outcome, base))
-            if outcome.retry_attempts:
-                found.append(("retries", outcome.retry_attempts, base))
-        if last:
-            reason = self._missing(outcome)
-            if reason is not None:
-                found.append(("missing", 1, {**base, signals.MISSING_REASON: reason}))
-            if outcome.guardrail_action == "INTERVENED":
-                found.append(("guardrail_interventions", 1, base))
-            for policy, units in (outcome.guardrail_units or {}).items():
-                found.append(("guardrail_units", units, {**base, signals.POLICY: policy}))
-        recorder.measure(found, self.context)
-
-    def _counts(
-        self, usage: Usage, tokens: Attributes, held: frozenset[str]
-    ) -> Iterable[Measurement]:
-        told = self._told
-        for field, key in _COUNTERS:
-            count = getattr(usage, field)
-            if count is not None and key not in told and key not in held:
-                told.add(key)
-                yield key, count, tokens
-        written = usage.cache_write_tokens
-        if written is not None and "cache_write" not in told and "cache_write" not in held:
-            told.add("cache_write")
-            parts = (("5m", usage.cache_write_5m_tokens), ("1h", usage.cache_write_1h_tokens))
-            split = [(ttl, count) for ttl, count in parts if count is not None]
-            for ttl, count in split or [(signals.TTL_UNKNOWN, written)]:
-                yield "cache_write", count, self.recorder.with_ttl(tokens, ttl)
-
-    def _sizes(self, usage: Usage, base: Attributes, held: frozenset[str]) -> Iterable[Measurement]:
-        told = self._told
-        size = signals.INPUT_HISTOGRAMS.get(self.call.operation, "operation_input")
-        for count, key, counter, kind in (
-            (usage.input_tokens, size, "input", "input"),
-            (usage.output_tokens, "operation_output", "output", "output"),
-        ):
-            if count is not None and key not in told and counter not in held:
-                told.add(key)
-                yield key, count, base
-                if "old_usage" in self.recorder.instruments and self.outer is None:
-                    yield "old_usage", count, {**base, signals.TOKEN_TYPE: kind}
-
-    def _durations(self, outcome: Outcome, base: Attributes) -> Iterable[Measurement]:
-        assert self._end is not None
-        seconds = max(0.0, self._end[1] - self.started)
-        failed = base
-        if outcome.error_type is not None:
-            failed = {**base, "error.type": outcome.error_type}
-        key = signals.DURATIONS.get(self.call.operation, "operation_duration")
-        yield key, seconds, failed
-        # v1.41's metrics of an enclosing inference are recorded by who began it.
-        old = SEMCONV_141 in self.recorder.sets and self.outer is None
-        if key != "operation_duration" and old:
-            yield "operation_duration", seconds, failed
-        if outcome.time_to_first_chunk is not None:
-            yield "time_to_first_chunk", outcome.time_to_first_chunk, base
-            if old:
-                yield "old_time_to_first_chunk", outcome.time_to_first_chunk, base
-        if outcome.time_per_output_token is not None:
-            yield "time_per_output_token", outcome.time_per_output_token, base
-        if outcome.server_latency_ms is not None:
-            yield "server_latency", outcome.server_latency_ms / 1000, base
-        call = self.call
-        if call.limitable and call.parameters_known and "max_tokens" not in call.parameters:
-            yield "max_tokens_unset", 1, base
-
-    def _missing(self, outcome: Outcome) -> str | None:
-        """Return why usage is missing, None where it is not or nothing was to be spent."""
-        usage = outcome.usage
-        broken_off = outcome.complete is False and usage is not None and usage.output_tokens is None
-        if not self.spends or (usage is not None and not broken_off):
-            return None
-        if outcome.error_type is not None:
-            return "error"
-        return "aborted" if outcome.complete is False else "unsupported"
 
 
 def _instruments(

@@ -442,9 +442,6 @@ bedrock.close()
 bedrock = client()
 held = None
 gc.collect()
-never = threading.Event()
-never.wait = lambda seconds: None
-abandoned._LOOK_EVERY = 0
 children = []
 while abandoned._state.collected and len(children) < 40:
     child = os.fork()

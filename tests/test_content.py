@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import otel_bedrock
-from otel_bedrock import content, deltas, details, messages, parts, pieces, shield, usage
+from otel_bedrock import content, shield, usage
 from otel_bedrock.config import SETTINGS, Config, read_config
-from otel_bedrock.excerpt import CUT, Copier
+from otel_bedrock.content import deltas, details, gate, messages, parts, pieces
+from otel_bedrock.content.excerpt import CUT, Copier
 from otel_bedrock.observers import StreamObserver
 from otel_bedrock.recorder import Recorder
 from otel_bedrock.testing import FakeBedrock, capture
@@ -415,7 +416,7 @@ BREAKS = (
     (messages, "read_answer"),
     (deltas, "dig"),
     (pieces.Pieces, "messages"),
-    (content, "fit"),
+    (gate, "fit"),
     (Copier, "text"),
     (details.Details, "emit"),
 )
@@ -472,12 +473,12 @@ def test_no_means_no(value, caplog):
 
 def test_with_the_gate_shut_nothing_looks_at_content(bedrock, monkeypatch):
     assert content.open_gate(Config()) is None
-    for module in (content, messages, deltas, details):
+    for module in (gate, messages, deltas, details):
         for name, value in list(vars(module).items()):
             ours = inspect.isfunction(value) and value.__module__ == module.__name__
-            if ours and value is not content.open_gate:
+            if ours:
                 monkeypatch.setattr(module, name, _explode)
-    for kind in (content.Gate, content.Content, pieces.Pieces):
+    for kind in (gate.Gate, gate.Content, pieces.Pieces):
         monkeypatch.setattr(kind, "__init__", _explode)
     monkeypatch.setattr(details.Details, "emit", _explode)
     with capture() as captured:
@@ -489,7 +490,7 @@ def test_with_the_gate_shut_nothing_looks_at_content(bedrock, monkeypatch):
 @pytest.mark.parametrize("mode", ["SPAN_ONLY", "EVENT_ONLY"])
 def test_a_span_that_is_not_sampled_is_not_read_for(mode, bedrock, monkeypatch):
     read = []
-    monkeypatch.setattr(content.messages, "read_request", lambda *a: read.append(a) or {})
+    monkeypatch.setattr(messages, "read_request", lambda *a: read.append(a) or {})
     with capture(sampler=ALWAYS_OFF, capture_content=mode) as captured:
         _converse(bedrock)
         assert len(captured.events) == len(read) == (mode == "EVENT_ONLY")

@@ -25,13 +25,13 @@ LAYERS = (
         "errors",
         "events",
         "request",
-        "messages",
         "quota",
-        "media",
-        "parts",
-        "pieces",
-        "deltas",
-        "excerpt",
+        "content.media",
+        "content.excerpt",
+        "content.parts",
+        "content.pieces",
+        "content.messages",
+        "content.deltas",
     },
     # telling
     {
@@ -44,7 +44,8 @@ LAYERS = (
         "nesting",
         "sdk",
         "content",
-        "details",
+        "content.gate",
+        "content.details",
     },
     # joining
     {"observers", "bracket", "patch", "instrumentor", "lookup", "control_plane"},
@@ -64,15 +65,27 @@ SIDE_DOORS = {
 
 
 def _modules():
-    return {path.stem: path for path in PACKAGE.glob("*.py")}
+    """Every module by its name; those of `content` are `content.messages` and so on."""
+    modules = {path.stem: path for path in PACKAGE.glob("*.py")}
+    modules["content"] = PACKAGE / "content/__init__.py"
+    for path in (PACKAGE / "content").glob("[a-z]*.py"):
+        modules[f"content.{path.stem}"] = path
+    return modules
+
+
+def _target(imported):
+    """Return which of our modules an import names."""
+    name = imported.removeprefix("otel_bedrock.")
+    parts = name.split(".")
+    return ".".join(parts[:2]) if parts[0] == "content" and len(parts) > 1 else parts[0]
 
 
 def _imports(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
-            if node.module == "otel_bedrock":
-                yield from (f"otel_bedrock.{alias.name}" for alias in node.names)
+            if node.module in ("otel_bedrock", "otel_bedrock.content"):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
 
@@ -84,7 +97,7 @@ def test_arrows_point_downward():
             continue
         assert name in place, f"{name} stands in no layer"
         for imported in _imports(path):
-            target = imported.removeprefix("otel_bedrock.").partition(".")[0]
+            target = _target(imported)
             if imported.startswith("otel_bedrock.") and target in place:
                 assert place[target] <= place[name], f"{name} imports {target}, which is above it"
             assert target not in SIDE_DOORS or not imported.startswith("otel_bedrock.")

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_bedrock import deltas, messages
-from otel_bedrock.excerpt import CUT, MARGIN, Copier, fit
+from otel_bedrock.content import deltas, messages
+from otel_bedrock.content.excerpt import CUT, MARGIN, Copier, fit
+from otel_bedrock.content.pieces import Pieces
 from otel_bedrock.operations import TABLE
-from otel_bedrock.pieces import Pieces
 
 COPY = Copier(65_536)
 PNG = b"\x89PNG, but not really: 37 bytes of it"

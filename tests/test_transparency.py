@@ -1851,7 +1851,7 @@ def test_a_read_that_outlives_the_opened_body_finds_it_closed(stage):
 
 def test_answers_of_botocores_stubber(stage, caplog, monkeypatch):
     """What unit tests use: answers without headers, bodies that are plain files."""
-    monkeypatch.setattr("otel_bedrock.patch._said_unwatchable", set())
+    monkeypatch.setattr("otel_bedrock.bracket._said_unwatchable", set())
     client = stage_client("http://127.0.0.1:1")
 
     def ask():

@@ -49,7 +49,7 @@ class Captured:
 
     @property
     def spans(self) -> tuple[ReadableSpan, ...]:
-        """The ended spans, in the order in which they ended, streams that were let go of included."""
+        """The ended spans, as they ended; streams that were let go of are among them."""
         abandoned.look()
         return tuple(self._exporter.get_finished_spans())
 
@@ -72,7 +72,7 @@ class Captured:
 
     @property
     def metrics_data(self) -> Any:
-        """The SDK's own MetricsData, with kinds, buckets and exemplars; None where there is none."""
+        """The SDK's own MetricsData, with buckets and exemplars; None where there is none."""
         abandoned.look()
         return self._reader.get_metrics_data()
 

@@ -42,6 +42,10 @@ print((time.perf_counter() - started) * 1000)
 """
 
 
+# Kind -> what is done before a slice of it, and what is timed.
+Kinds = dict[str, tuple[Callable[[], None], Callable[[], None]]]
+
+
 @dataclass
 class Row:
     """One line of the table; `share` is what `target` is the most for."""
@@ -65,13 +69,16 @@ class _Nothing(SpanProcessor):
 
 
 def _slice(call: Callable[[], None], calls: int) -> float:
-    started = time.perf_counter()
+    """Return the median microseconds of one call: what interrupts a few does not count."""
+    times = []
     for _ in range(calls):
+        started = time.perf_counter()
         call()
-    return (time.perf_counter() - started) / calls * 1e6
+        times.append(time.perf_counter() - started)
+    return statistics.median(times) * 1e6
 
 
-def _measure(kinds: dict[str, tuple[Callable[[], None], Callable[[], None]]], calls: int, slices: int):
+def _measure(kinds: Kinds, calls: int, slices: int) -> dict[str, float]:
     """Time `kinds` (prepare, call) in alternation; the median microseconds of each."""
     times: dict[str, list[float]] = {kind: [] for kind in kinds}
     for prepare, call in kinds.values():
@@ -146,8 +153,8 @@ def rows(calls: int, slices: int) -> list[Row]:
 
     def add(name: str, found: dict[str, float], share: float, target: float, meaning: str) -> float:
         over = found["ours"] - found["bare"]
-        row = Row(name, found["bare"], over, found["floor"], found["contract"], share, target, meaning)
-        table.append(row)
+        bare, floor, contract = found["bare"], found["floor"], found["contract"]
+        table.append(Row(name, bare, over, floor, contract, share, target, meaning))
         return over
 
     small = 0.0
@@ -176,8 +183,7 @@ def rows(calls: int, slices: int) -> list[Row]:
     peak = bench.peak(SCENARIOS["invoke_model, 5 MB"])
     table.append(Row("allocation peak, 5 MB", 0, peak, 0, 0, peak, 128, "KiB over bare"))
     times = [
-        float(subprocess.run([sys.executable, "-c", _IMPORT], capture_output=True, check=True).stdout)
-        for _ in range(7)
+        float(subprocess.check_output([sys.executable, "-c", _IMPORT], text=True)) for _ in range(7)
     ]
     least = statistics.median(times)
     table.append(Row("import and instrument()", 0, least * 1000, 0, 0, least, 20, "ms"))

@@ -9,11 +9,11 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from otel_bedrock.media import word
-from otel_bedrock.messages import read_answer
-from otel_bedrock.parts import items
+from otel_bedrock.content.media import word
+from otel_bedrock.content.messages import read_answer
+from otel_bedrock.content.parts import items
+from otel_bedrock.content.pieces import REASONING, TEXT, Pieces
 from otel_bedrock.paths import dig, first
-from otel_bedrock.pieces import REASONING, TEXT, Pieces
 
 
 def read_event(event: Any, pieces: Pieces) -> None:

@@ -9,8 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from otel_bedrock.media import Clean, Part, describe, word
-from otel_bedrock.parts import generic, items, read_block, read_parts, tool_call, tool_response
+from otel_bedrock.content.media import Clean, Part, describe, word
+from otel_bedrock.content.parts import (
+    generic,
+    items,
+    read_block,
+    read_parts,
+    tool_call,
+    tool_response,
+)
 from otel_bedrock.paths import dig, first
 from otel_bedrock.request import read_json
 

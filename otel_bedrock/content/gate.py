@@ -1,10 +1,8 @@
-"""Content: the one gate in front of prompts and completions, shut unless `capture_content`.
+"""Gate: how content is read where the gate is open, and where it may go.
 
-`open_gate` decides. Where it returns None nobody looks at any content: no other module asks
-what the setting says. Where it is open, a Content gathers what one call says, ready to leave:
-in the conventions' shapes, redacted, within `content_limit`, without media.
-
-A redaction that fails drops what it was given; nothing leaves unredacted.
+A Content gathers what one call says, ready to leave: in the conventions' shapes, redacted,
+within `content_limit`, without media. A redaction that fails drops what it was given; nothing
+leaves unredacted.
 """
 
 from __future__ import annotations
@@ -12,24 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from otel_bedrock import messages, shield
+from otel_bedrock import shield
 from otel_bedrock.config import (
     EVENT_ONLY,
-    NO_CONTENT,
     SPAN_AND_EVENT,
     SPAN_ONLY,
     Config,
 )
-from otel_bedrock.deltas import READERS, read_event
-from otel_bedrock.excerpt import Copier, Excerpt, fit
-from otel_bedrock.pieces import Pieces
+from otel_bedrock.content import messages
+from otel_bedrock.content.deltas import READERS, read_event
+from otel_bedrock.content.excerpt import Copier, Excerpt, fit
+from otel_bedrock.content.pieces import Pieces
 
 _T = TypeVar("_T")
-
-
-def open_gate(config: Config) -> Gate | None:
-    """Return what lets content through, None where none may be looked at."""
-    return None if config.capture_content == NO_CONTENT else Gate(config)
 
 
 class Gate:

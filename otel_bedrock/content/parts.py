@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from otel_bedrock.media import Clean, Part, describe, mime_type, word
+from otel_bedrock.content.media import Clean, Part, describe, mime_type, word
 from otel_bedrock.paths import dig, first
 
 Reader = Callable[[Any, Clean, int], Iterable[Part]]

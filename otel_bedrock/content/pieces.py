@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from otel_bedrock.excerpt import MARGIN, Copier
-from otel_bedrock.media import Part, describe, word
-from otel_bedrock.parts import generic, tool_call
+from otel_bedrock.content.excerpt import MARGIN, Copier
+from otel_bedrock.content.media import Part, describe, word
+from otel_bedrock.content.parts import generic, tool_call
 
 TEXT, REASONING, TOOL_CALL, BLOB = "text", "reasoning", "tool_call", "blob"
 
