@@ -28,13 +28,15 @@ class Events(Protocol):
 
     `first` and `last` are the times (`time.perf_counter`, seconds) of the first event and of
     the last that carried output. `final` turns True with the event after which usage does
-    not change any more. `gap`, where set, is given the seconds between two chunks.
+    not change any more, and calls `on_final`, where that is set. `gap`, where set, is given the
+    seconds between two chunks.
     """
 
     first: float | None
     last: float | None
     final: bool
     gap: Callable[[float], None] | None
+    on_final: Callable[[], None] | None
     # Whether such a stream ends with a finish reason.
     reasoned: bool
 
@@ -62,6 +64,7 @@ class ConverseEvents:
         "first",
         "gap",
         "last",
+        "on_final",
     )
 
     def __init__(self, provider: Provider) -> None:
@@ -69,6 +72,7 @@ class ConverseEvents:
         self.last: float | None = None
         self.final = False
         self.gap: Callable[[float], None] | None = None
+        self.on_final: Callable[[], None] | None = None
         self._inclusive = provider.converse_stream_inclusive
         self._found: answer.Found = {}
         self._reports: dict[str, usage.Report | None] = {}
@@ -106,10 +110,13 @@ class ConverseEvents:
         self._found.update(answer.read_converse_details(metadata))
         report = usage.read_usage(metadata, inclusive=self._inclusive)
         self._reports["usage"] = usage.merge(self._reports.get("usage"), report)
-        self.final = self.final or report is not None
+        if report is not None and not self.final:
+            self.final = True
+            if self.on_final is not None:
+                self.on_final()
 
     def found(self, *, exhausted: bool = False) -> answer.Found:
-        return {**self._found, "complete": self._stopped or self.final}
+        return {**self._found, "complete": self.final or (exhausted and self._stopped)}
 
     def usage(self, *, exhausted: bool = False) -> Usage | None:
         return usage.decide(
@@ -137,6 +144,7 @@ class InvokeEvents:
         "first",
         "gap",
         "last",
+        "on_final",
     )
 
     # Every spelling of a token count has the one, every spelling of a finish reason the
@@ -150,6 +158,7 @@ class InvokeEvents:
         self.last: float | None = None
         self.final = False
         self.gap: Callable[[float], None] | None = None
+        self.on_final: Callable[[], None] | None = None
         self._provider = provider
         self._report: usage.Report | None = None
         self._metrics: usage.Report | None = None
@@ -188,8 +197,10 @@ class InvokeEvents:
         metrics = usage.read_metrics(chunk)
         if metrics is not None:
             self._metrics = usage.merge(self._metrics, metrics)
-            self._ended = self.final = True
             self._see_latency(chunk[usage.METRICS_KEY])
+            self._ended = self.final = True
+            if self.on_final is not None:
+                self.on_final()
 
     def _see_latency(self, metrics: Any) -> None:
         latency = usage.whole(dig(metrics, "invocationLatency"))
@@ -209,7 +220,7 @@ class TraceEvents:
     Each trace of a model's output tells the usage of one more model call, so these are added.
     """
 
-    __slots__ = ("_counts", "final", "first", "gap", "last")
+    __slots__ = ("_counts", "final", "first", "gap", "last", "on_final")
 
     reasoned = False
 
@@ -218,6 +229,7 @@ class TraceEvents:
         self.last: float | None = None
         self.final = False
         self.gap: Callable[[float], None] | None = None
+        self.on_final: Callable[[], None] | None = None
         self._counts: dict[str, int] = {}
 
     def see(self, event: Any) -> None:

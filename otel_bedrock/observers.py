@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -25,16 +25,20 @@ _INCOMPLETE = ("error",)
 class Shielded:
     """An observer whose bugs stop here, short of the user's stream or body."""
 
-    __slots__ = ("_observer",)
+    __slots__ = ("_observer", "see")
 
     def __init__(self, observer: StreamObserver | BodyObserver) -> None:
         self._observer = observer
+        # Bound here: this is what every event of a stream costs.
+        gather = observer.see
 
-    def see(self, piece: Any) -> None:
-        try:
-            self._observer.see(piece)
-        except Exception as error:
-            self._observer.stopped("observer.see", error)
+        def see(piece: Any) -> None:
+            try:
+                gather(piece)
+            except Exception as error:
+                observer.stopped("observer.see", error)
+
+        self.see = see
 
     def ended(self, error: BaseException | None, *, exhausted: bool = False) -> None:
         try:
@@ -99,21 +103,16 @@ class _Observer:
 
 
 class StreamObserver(_Observer):
-    """Observes an event stream: its events, and its end."""
+    """Observes an event stream: its events, which go straight to `events`, and its end."""
 
-    __slots__ = ("_at", "_events")
+    __slots__ = ("_at", "_events", "see")
 
     def __init__(self, recording: Recording, events: Events, found: answer.Found) -> None:
         super().__init__(recording, found)
         self._events = events
         self._at: tuple[int, float] | None = None
-
-    def see(self, event: Any) -> None:
-        events = self._events
-        was_final = events.final
-        events.see(event)
-        if events.final and not was_final:
-            self._finalise()
+        events.on_final = self._finalise
+        self.see: Callable[[Any], None] = events.see
 
     def _finalise(self) -> None:
         # From here on a consumer that stops loses nothing: the counts are told now, and the
@@ -139,6 +138,8 @@ class StreamObserver(_Observer):
     ) -> None:
         if not self._take():
             return
+        # The two would hold each other, until the garbage collector comes by.
+        self._events.on_final = None
         try:
             outcome = self._outcome(error, exhausted)
         except Exception as failure:
@@ -166,11 +167,16 @@ class ContentObserver(StreamObserver):
 
     __slots__ = ()
 
-    def see(self, event: Any) -> None:
-        super().see(event)
-        content = self._recording.content
-        if content is not None:
+    def __init__(self, recording: Recording, events: Events, found: answer.Found) -> None:
+        super().__init__(recording, events, found)
+        content = recording.content
+        assert content is not None
+
+        def see(event: Any) -> None:
+            events.see(event)
             content.see_event(event)
+
+        self.see = see
 
 
 class BodyObserver(_Observer):

@@ -7,7 +7,7 @@ does not lose the span, nor the reverse.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
@@ -145,10 +145,13 @@ class Recording:
                 shield.stop("recorder.publish", error)
         span = self.span
         try:
+            if outcome.error_type is not None:
+                span.set_status(_ERROR)
+        except Exception as error:
+            shield.stop("recorder.status", error)
+        try:
             if span.is_recording():
                 span.set_attributes(self.recorder.describe(self, outcome))
-                if outcome.error_type is not None:
-                    span.set_status(_ERROR)
         except Exception as error:
             shield.stop("recorder.describe", error)
         if self.content is not None:
@@ -185,29 +188,24 @@ class Recording:
             recorder.details.emit(attributes, structures, self.context, at)
 
     def _measure(self, outcome: Outcome, held: frozenset[str], *, last: bool) -> None:
-        recorder, call, told = self.recorder, self.call, self._told
-        error = outcome.error_type
-        base, tokens = recorder.bases(call, outcome.service_tier, error)
-        usage = outcome.usage
-        found: list[Measurement] = []
+        error, usage, told = outcome.error_type, outcome.usage, self._told
+        base, tokens = self.recorder.bases(self.call, outcome.service_tier, error)
         if usage is not None:
-            found.extend(self._counts(usage, tokens, held))
+            self._tell(self._counts, usage, tokens, held)
             if error is None:
-                found.extend(self._sizes(usage, base, held))
+                self._tell(self._sizes, usage, base, held)
         if "duration" not in told and self._end is not None:
             told.add("duration")
-            found.extend(self._durations(outcome, base))
-            if outcome.retry_attempts:
-                found.append(("retries", outcome.retry_attempts, base))
+            self._tell(self._durations, outcome, base)
         if last:
-            reason = self._missing(outcome)
-            if reason is not None:
-                found.append(("missing", 1, {**base, signals.MISSING_REASON: reason}))
-            if outcome.guardrail_action == "INTERVENED":
-                found.append(("guardrail_interventions", 1, base))
-            for policy, units in (outcome.guardrail_units or {}).items():
-                found.append(("guardrail_units", units, {**base, signals.POLICY: policy}))
-        recorder.measure(found, self.context)
+            self._tell(self._endings, outcome, base)
+
+    def _tell(self, make: Callable[..., Iterable[Measurement]], *given: Any) -> None:
+        """Record what `make` yields; where it fails, what others yield is recorded all the same."""
+        try:
+            self.recorder.measure(make(*given), self.context)
+        except Exception as error:
+            shield.stop("recorder.measure", error)
 
     def _counts(
         self, usage: Usage, tokens: Attributes, held: frozenset[str]
@@ -262,6 +260,17 @@ class Recording:
         call = self.call
         if call.limitable and call.parameters_known and "max_tokens" not in call.parameters:
             yield "max_tokens_unset", 1, base
+        if outcome.retry_attempts:
+            yield "retries", outcome.retry_attempts, base
+
+    def _endings(self, outcome: Outcome, base: Attributes) -> Iterable[Measurement]:
+        reason = self._missing(outcome)
+        if reason is not None:
+            yield "missing", 1, {**base, signals.MISSING_REASON: reason}
+        if outcome.guardrail_action == "INTERVENED":
+            yield "guardrail_interventions", 1, base
+        for policy, units in (outcome.guardrail_units or {}).items():
+            yield "guardrail_units", units, {**base, signals.POLICY: policy}
 
     def _missing(self, outcome: Outcome) -> str | None:
         """Return why usage is missing, None where it is not or nothing was to be spent."""

@@ -129,8 +129,11 @@ def _read_converse(parameters: Parameters, _: Any, __: Provider) -> dict[str, An
     found: dict[str, Any] = {}
     for member, keys in _CONVERSE:
         under = parameters.get(member)
-        if isinstance(under, Mapping):
-            found.update(_pick(under, keys))
+        if under is not None and isinstance(under, Mapping):
+            for name, key in keys:
+                value = _scalar(under.get(key))
+                if value is not None:
+                    found[name] = value
     metadata = parameters.get("requestMetadata")
     if isinstance(metadata, Mapping):
         found["request_metadata"] = metadata

@@ -488,6 +488,22 @@ async def _left_waiting_for_an_event_at_exit(scene):
         await scene.collected()
 
 
+@stream(HALF)
+async def _a_step_that_is_let_go_of_while_it_waits(scene):
+    """What closes it is no end: it may be the collector, which must not tell."""
+    async with stalling(scene):
+        stream = await scene.stream()
+        events = stream.__aiter__()
+        for _ in range(4):
+            scene.saw("event", await events.__anext__())
+        step = events.__anext__()
+        scene.saw("waits", type(step.send(None)))
+        del step, events
+        await scene.collected()
+        await scene.tried("again", lambda: whole(stream))
+        scene.seen.held = stream
+
+
 def stalling(scene):
     """Return a client whose streams send four events, and then nothing."""
     events = scene.dialect.events[:4]
@@ -1032,6 +1048,75 @@ def test_a_coroutine_that_is_let_go_of_is_told(closing, stage, bedrock, caplog):
     # aiobotocore's own: its clean-up minds the other context as well.
     assert set(unraisable) <= {ValueError}
     assert [line.message for line in caplog.records if "opentelemetry" in line.name] == []
+
+
+def _ends():
+    """What ends a recording, at the moment it happens."""
+
+    async def exhausted(client, dialect):
+        await whole((await dialect.call(client))[dialect.member])
+
+    async def left_and_closed(client, dialect):
+        stream = (await dialect.call(client))[dialect.member]
+        await half(stream, 1)
+        stream.close()
+        return stream
+
+    async def cancelled(client, dialect):
+        stream = (await dialect.call(client))[dialect.member]
+        task = asyncio.create_task(whole(stream))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.wait([task])
+        return stream
+
+    async def read(client, _):
+        body = (await client.invoke_model(modelId=CLAUDE, body=REQUEST))["body"]
+        await body.read()
+        return body
+
+    async def read_to_the_last_byte(client, _):
+        body = (await client.invoke_model(modelId=CLAUDE, body=REQUEST))["body"]
+        await body.read(len(BODY))
+        return body
+
+    async def body_closed(client, _):
+        body = (await client.invoke_model(modelId=CLAUDE, body=REQUEST))["body"]
+        await closing(body)
+        return body
+
+    async def body_left(client, _):
+        body = (await client.invoke_model(modelId=CLAUDE, body=REQUEST))["body"]
+        async with body:
+            pass
+        return body
+
+    for dialect in DIALECTS:
+        for act in (exhausted, left_and_closed, cancelled):
+            yield pytest.param(act, dialect, AIOHTTP, id=f"{act.__name__}-{dialect.name}")
+    for backend in (AIOHTTP, *([HTTPX] if NEWER_HTTPX else [])):
+        for act in (read, read_to_the_last_byte, body_closed, body_left):
+            yield pytest.param(act, None, backend, id=f"{act.__name__}-{backend}")
+
+
+@pytest.mark.parametrize(("act", "dialect", "backend"), list(_ends()))
+def test_the_span_ends_at_once(act, dialect, backend, stage, bedrock):
+    """Not when somebody looks: the caller still holds the stream or body."""
+
+    async def main():
+        async with stage.client(backend=backend) as client:
+            held = await act(client, dialect)
+            assert (opened.started, opened.open) == (1, {})
+            return held
+
+    if dialect is None:
+        bedrock.reply(BODY, headers=BODY_HEADERS)
+    elif act.__name__ == "cancelled":
+        bedrock.slow(each=0.5)
+    with pytest.MonkeyPatch.context() as patch, instrumented() as (_, opened):
+        patch.setattr("otel_bedrock.abandoned.look", lambda: None)
+        patch.setattr("otel_bedrock.abandoned.drain", lambda: None)
+        asyncio.run(main())
 
 
 # --- What is patched, and when ---

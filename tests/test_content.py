@@ -27,6 +27,7 @@ from otel_bedrock.observers import StreamObserver
 from otel_bedrock.recorder import Recorder
 from otel_bedrock.testing import FakeBedrock, capture
 
+RUNTIME, AGENTS = "bedrock-runtime", "bedrock-agent-runtime"
 SONNET = "anthropic.claude-sonnet-4-20250514-v1:0"
 NOVA = "amazon.nova-lite-v1:0"
 TITAN = "amazon.titan-embed-text-v2:0"
@@ -227,8 +228,8 @@ CLAUDE_CHUNKS = [
 def bedrock():
     with FakeBedrock() as server:
         # Making a client costs more than all of its calls here.
-        client = server.client()
-        server.client = lambda: client
+        clients = {name: server.client(name) for name in (RUNTIME, AGENTS)}
+        server.client = lambda name=RUNTIME: clients[name]
         yield server
 
 
@@ -309,6 +310,28 @@ def _guard(bedrock):
     )
 
 
+def _agent(bedrock):
+    bedrock.reply_events([("chunk", canary("answer").encode())])
+    answer = bedrock.client(AGENTS).invoke_agent(
+        agentId="AGENT12345",
+        agentAliasId="ALIAS12345",
+        sessionId="s1",
+        inputText=canary("question"),
+    )
+    list(answer["completion"])
+
+
+def _knowledge_base(bedrock):
+    bedrock.reply(
+        {
+            "sessionId": "s1",
+            "output": {"text": canary("answer")},
+            "citations": [{"retrievedReferences": [{"content": {"text": canary("source")}}]}],
+        }
+    )
+    bedrock.client(AGENTS).retrieve_and_generate(input={"text": canary("question")})
+
+
 def _refused(bedrock):
     client = bedrock.client()
     bedrock.fail("ValidationException", canary("error message"))
@@ -342,6 +365,8 @@ CALLS = {
         _embed,
         _count,
         _guard,
+        _agent,
+        _knowledge_base,
         _refused,
         _broken_stream,
         _no_such_model,
@@ -585,6 +610,7 @@ INVOKED = {
     ],
 }
 ASKED = [{"role": "user", "parts": [{"type": "text", "content": canary("question")}]}]
+ANSWERED = [{"role": "assistant", "parts": [{"type": "text", "content": canary("answer")}]}]
 EXPECTED = {
     "converse": {**CONVERSED, "output": _answered({"city": canary("tool call")})},
     "converse_stream": {**CONVERSED, "output": _answered(json.loads(ARGUMENTS))},
@@ -604,10 +630,9 @@ EXPECTED = {
     "invoke": INVOKED,
     "invoke_stream": INVOKED,
     "embed": {"input": ASKED},
-    "guard": {
-        "input": ASKED,
-        "output": [{"role": "assistant", "parts": [{"type": "text", "content": canary("answer")}]}],
-    },
+    "guard": {"input": ASKED, "output": ANSWERED},
+    "agent": {"input": ASKED, "output": ANSWERED},
+    "knowledge_base": {"input": ASKED, "output": ANSWERED},
     "refused": CONVERSED,
     "no_such_model": CONVERSED,
 }
