@@ -110,30 +110,39 @@ def drain() -> None:
 
 
 def look() -> None:
-    """Settle what was collected, and what was closed where we cannot see it."""
+    """Settle what was collected, and what was closed where we cannot see it. Never raises."""
+    try:
+        _settle_all(_is_over)
+    except Exception as error:
+        shield.stop("abandoned.look", error)
+
+
+def finish_all() -> None:
+    """Settle everything, also what is still open: the interpreter is about to exit."""
+    try:
+        _settle_all(None)
+    except Exception as error:
+        # At exit it would be printed as the program's own.
+        shield.stop("abandoned.exit", error)
+
+
+def _settle_all(which: Callable[[Callable[[], bool] | None], bool] | None) -> None:
     state = _state
     while _settle_next(state, _WAIT):
         pass
     # A copy is made in one step; a list of the items would be made in several.
     for observer, closed in state.open.copy().items():
-        try:
-            over = closed is not None and closed()
-        except Exception as error:
-            shield.stop("abandoned.closed", error)
-            continue
-        if over:
+        if which is None or which(closed):
             with _settling(state, _WAIT):
                 _settle(observer)
 
 
-def finish_all() -> None:
-    """Settle everything, also what is still open: the interpreter is about to exit."""
-    state = _state
-    while _settle_next(state, _WAIT):
-        pass
-    for observer in state.open.copy():
-        with _settling(state, _WAIT):
-            _settle(observer)
+def _is_over(closed: Callable[[], bool] | None) -> bool:
+    try:
+        return closed is not None and closed()
+    except Exception as error:
+        shield.stop("abandoned.closed", error)
+        return False
 
 
 @contextmanager
@@ -172,10 +181,7 @@ def _settle(observer: Abandoned) -> None:
 def _run(state: _State, never: threading.Event) -> None:
     while state is _state:
         never.wait(_LOOK_EVERY)
-        try:
-            look()
-        except Exception as error:
-            shield.stop("abandoned.look", error)
+        look()
 
 
 _forking: list[threading.RLock] = []

@@ -81,8 +81,8 @@ class _Observer:
 
         Elsewhere the end is still to come, if only by the object's collection.
         """
-        if self.over:
-            self.give_up()
+        if not self._left:
+            self._recording.give_up()
         shield.stop(site, error)
 
     def _take(self) -> bool:

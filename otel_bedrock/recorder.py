@@ -141,7 +141,11 @@ class Recorder:
         except Exception as error:
             shield.stop("recorder.start_span", error)
             span = trace.INVALID_SPAN
-        return Recording(self, call, span)
+        try:
+            return Recording(self, call, span)
+        except BaseException:
+            span.end()
+            raise
 
     @staticmethod
     def naming(call: Call) -> Attributes:

@@ -6,9 +6,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from otel_bedrock import shield
 from otel_bedrock.call import Call
 from otel_bedrock.model_id import ModelId, parse, resolve
-from otel_bedrock.operations import Operation
+from otel_bedrock.operations import CHAT, Operation
 from otel_bedrock.paths import dig, first
 from otel_bedrock.providers import Provider, operation_of, provider_of
 
@@ -66,25 +67,31 @@ def read_call(
     if look_up is not None:
         model = look_up(model)
     provider = provider_of(model)
-    operation = row.name
-    body: Mapping[str, Any] | None = None
-    if row.reads == "invoke" and (wanted or provider.operation is None):
-        body = read_json(parameters.get("body"), body_limit)
-    if operation is None:
-        operation = operation_of(provider, body)
-    found = _READERS[row.reads](parameters, body, provider) if wanted else {}
+    operation, found, known = row.name, {}, False
+    try:
+        body: Mapping[str, Any] | None = None
+        if row.reads == "invoke" and (wanted or provider.operation is None):
+            body = read_json(parameters.get("body"), body_limit)
+        if operation is None:
+            operation = operation_of(provider, body)
+        if wanted:
+            found = _READERS[row.reads](parameters, body, provider)
+            known = row.reads != "invoke" or body is not None
+    except Exception as error:
+        # However odd the request is, the call is told and its tokens are counted.
+        shield.stop("request", error)
     if row.stream is not None:
         found["stream"] = True
     call = Call(
         api=row.api,
-        operation=operation,
+        operation=operation or CHAT,
         model=model,
         address=address,
         port=port,
         region=region,
         streamed=row.stream is not None,
         parameters=found,
-        parameters_known=wanted and (row.reads != "invoke" or body is not None),
+        parameters_known=known,
     )
     return call, provider
 

@@ -67,9 +67,9 @@ class Tether:
         self.failure = failure
 
     def __del__(self) -> None:
-        observer = self.observer
         # What is raised here would be printed to stderr, and could not be stopped.
         with suppress(Exception):
+            observer = self.observer
             if observer is not None:
                 observer.dropped(None if self.failure is None else self.failure())
 

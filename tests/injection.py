@@ -23,6 +23,8 @@ class Injected(Exception):
     """What a function of ours was made to raise."""
 
 
+_FOLDER = otel_bedrock.__path__[0]
+
 # Side doors, which no call goes through, and what only an asynchronous client reaches.
 _ELSEWHERE = (
     "__main__",
@@ -45,6 +47,8 @@ _RIM = (
     "shield.",
     "patch.",
     "observers.Shielded.",
+    "abandoned.look",
+    "abandoned.finish_all",
     "bracket.begin",
     "bracket.Begun.__enter__",
     "bracket.Begun.__exit__",
@@ -93,7 +97,7 @@ def _methods(prefix: str, kind: Any) -> Iterator[Site]:
         if not isinstance(function, FunctionType):
             continue
         # Of what dataclasses make, the constructor alone is ours to call.
-        if function.__code__.co_filename != "<string>" or name == "__init__":
+        if function.__code__.co_filename.startswith(_FOLDER) or name == "__init__":
             yield Site(f"{prefix}.{name}", kind, name, function)
 
 
