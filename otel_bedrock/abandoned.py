@@ -102,11 +102,14 @@ def collected(observer: Abandoned) -> None:
 
 def drain() -> None:
     """Settle what was collected. Costs next to nothing where there is nothing, and never waits:
-    where another thread is at it, that one goes on.
+    where another thread is at it, that one goes on. Never raises.
     """
     state = _state
-    while state.collected and _settle_next(state, 0):
-        pass
+    try:
+        while state.collected and _settle_next(state, 0):
+            pass
+    except Exception as error:
+        shield.stop("abandoned.drain", error)
 
 
 def look() -> None:

@@ -70,6 +70,8 @@ _CONVERSE_DETAILS = (
 def read_converse_details(answer: Any) -> Found:
     """Read what Converse answers and the stream's metadata event have beside usage."""
     found: Found = {}
+    if not isinstance(answer, Mapping):
+        return found
     for member, name, key in _CONVERSE_DETAILS:
         if member in answer:
             value = dig(answer[member], key)
@@ -183,8 +185,10 @@ def _read_invoke(row: Operation, answer: Any, provider: Provider) -> Found:
     headers = dig(answer, "ResponseMetadata.HTTPHeaders")
     if isinstance(headers, Mapping):
         latency = headers.get("x-amzn-bedrock-invocation-latency")
-        if isinstance(latency, str) and latency.isascii() and latency.isdecimal():
-            found["server_latency_ms"] = usage.whole(int(latency[:18]))
+        # int() refuses thousands of digits.
+        text = latency if isinstance(latency, str) and len(latency) <= 18 else ""
+        if text.isascii() and text.isdecimal():
+            found["server_latency_ms"] = usage.whole(int(text))
         if row.stream is None:
             found["usage"] = usage.decide((usage.read_headers(headers),))
     return found

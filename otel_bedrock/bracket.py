@@ -207,7 +207,8 @@ def _watch_body(begun: Begun, answered: Any, found: answer.Found) -> None:
     headers = dig(answered, "ResponseMetadata.HTTPHeaders") or {}
     limit = recording.recorder.config.body_limit
     text = headers.get("content-length", "")
-    length = int(text) if text.isascii() and text.isdecimal() else None
+    # int() refuses thousands of digits.
+    length = int(text) if len(text) <= 18 and text.isascii() and text.isdecimal() else None
     if length is not None and length > limit:
         recording.finish(Outcome(**found))
         return

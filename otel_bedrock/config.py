@@ -139,7 +139,7 @@ def _endpoint(value: Any) -> str:
     return str(value).rstrip("/")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Setting:
     """One row of SETTINGS: argument, environment variable, parser and one sentence.
 

@@ -64,9 +64,14 @@ def resolve(model: ModelId, aliases: Mapping[str, str]) -> ModelId:
     """
     for key in (model.arn, model.profile_id, model.name, model.name.rpartition("/")[2]):
         if key and key in aliases:
-            known = parse(aliases[key])
-            return replace(model, base_id=known.base_id, provider=known.provider)
+            return informed(model, aliases[key])
     return model
+
+
+def informed(model: ModelId, stands_for: str) -> ModelId:
+    """Return `model` with the base id and the provider of the id or ARN that it stands for."""
+    known = parse(stands_for)
+    return replace(model, base_id=known.base_id, provider=known.provider)
 
 
 def _parse_plain(text: str) -> ModelId:

@@ -118,9 +118,7 @@ class StreamObserver(_Observer):
         # From here on a consumer that stops loses nothing: the counts are told now, and the
         # span of a stream that is then dropped ended here.
         self._at = (time.time_ns(), time.perf_counter())
-        counts = self._events.usage()
-        if counts is not None:
-            self._recording.count(counts, self._events.found().get("service_tier"))
+        self._recording.count(Outcome(**{**self._events.found(), "usage": self._events.usage()}))
 
     def ended(self, error: BaseException | None, *, exhausted: bool = False) -> None:
         self._finish(error, None, exhausted)

@@ -11,7 +11,7 @@ EMBEDDINGS = "embeddings"
 GENERATE_CONTENT = "generate_content"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Operation:
     """One row.
 

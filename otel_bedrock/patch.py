@@ -116,7 +116,16 @@ class _Wrappers:
         seam = self._off.pop(module.__name__, None)
         if seam is None or self._recorder is None:
             return
-        ours = wrapt.wrap_function_wrapper(module, seam.name, self._wrapper(seam))
+        try:
+            ours = wrapt.wrap_function_wrapper(module, seam.name, self._wrapper(seam))
+        except AttributeError:
+            # A version that nobody has seen: the program goes on without its telemetry.
+            shield.log.warning(
+                "%s has no %s: calls made by it are not reported. Please say which version it is",
+                seam.module,
+                seam.name,
+            )
+            return
         self._on.append((seam, ours))
 
     def take_off(self) -> None:

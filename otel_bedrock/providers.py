@@ -15,7 +15,7 @@ from otel_bedrock.model_id import ModelId
 from otel_bedrock.operations import CHAT, EMBEDDINGS, GENERATE_CONTENT, TEXT_COMPLETION
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Provider:
     """One row; paths are those of `paths.dig`.
 

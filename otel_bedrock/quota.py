@@ -19,7 +19,7 @@ SOURCE = "Amazon Bedrock user guide, quotas-token-burndown, October 2026"
 _END = r"(-\d{8})?(-v\d+(:\d+)?)?$"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Burndown:
     """One row: base ids that match `pattern` cost `factor` quota tokens per output token."""
 

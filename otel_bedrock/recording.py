@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
@@ -18,6 +19,7 @@ from opentelemetry.trace import Span, Status, StatusCode
 from otel_bedrock import nesting, shield, signals
 from otel_bedrock.call import Call, Outcome, Usage
 from otel_bedrock.config import SEMCONV_141
+from otel_bedrock.model_id import informed
 
 if TYPE_CHECKING:
     from otel_bedrock.content.gate import Content, Gate
@@ -93,10 +95,19 @@ class Recording:
         """Say whether `enter` is in force here, and nothing else above it."""
         return otel_context.get_current() is self._context
 
-    def count(self, usage: Usage, tier: str | None) -> None:
+    def count(self, outcome: Outcome) -> None:
         """Add to the counters what a stream's last event told, before the stream has ended."""
-        _, tokens = self.recorder.bases(self.call, tier, None)
-        self.recorder.measure(list(self._counts(usage, tokens, _NOTHING)), self.context)
+        self._learn(outcome)
+        _, tokens = self.recorder.bases(self.call, outcome.service_tier, None)
+        if outcome.usage is not None:
+            counts = list(self._counts(outcome.usage, tokens, _NOTHING))
+            self.recorder.measure(counts, self.context)
+
+    def _learn(self, outcome: Outcome) -> None:
+        """Take the base model of a prompt router from its trace: its id does not tell."""
+        invoked = outcome.invoked_model
+        if invoked is not None and self.call.model.base_id is None:
+            self.call = replace(self.call, model=informed(self.call.model, invoked))
 
     def gap(self, seconds: float) -> None:
         """Record the time between two chunks; called only where the setting asks for it."""
@@ -188,6 +199,7 @@ class Recording:
             recorder.details.emit(attributes, structures, self.context, at)
 
     def _measure(self, outcome: Outcome, held: frozenset[str], *, last: bool) -> None:
+        self._learn(outcome)
         error, usage, told = outcome.error_type, outcome.usage, self._told
         base, tokens = self.recorder.bases(self.call, outcome.service_tier, error)
         if usage is not None:

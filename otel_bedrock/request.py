@@ -116,6 +116,9 @@ def read_json(body: Any, limit: int) -> Mapping[str, Any] | None:
 
 def _scalar(value: Any) -> Any:
     """Return what may be an attribute: a string, a number, or a tuple of strings."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        # OTLP cannot carry it.
+        return None
     if isinstance(value, (str, int, float)):
         return value
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):

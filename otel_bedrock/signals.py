@@ -37,7 +37,7 @@ CONTENT = "content"
 ERROR_MESSAGE = "error.message"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Attribute:
     """One span attribute.
 
@@ -170,7 +170,7 @@ _TOKENS = tuple(4**power for power in range(14))
 _SECONDS = tuple(0.01 * 2**power for power in range(14))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Metric:
     """One metric; `key` is its short name in the code, `when` says what switches it on."""
 

@@ -197,6 +197,8 @@ def watch_body(body: Any, observer: Observer) -> Callable[[], bool]:
     names, body_names = getattr(raw, "__dict__", None), getattr(body, "__dict__", None)
     if names is None or body_names is None or not callable(getattr(kind, "read", None)):
         raise Unwatchable(f"{kind.__module__}.{kind.__qualname__}")
+    if not callable(getattr(body_kind, "close", None)):
+        raise Unwatchable(f"{body_kind.__module__}.{body_kind.__qualname__}")
     try:
         this, this_body = weakref.ref(raw), weakref.ref(body)
     except TypeError:

@@ -34,8 +34,10 @@ TRACE = "trace"
 
 METRICS_KEY = "amazon-bedrock-invocationMetrics"
 
-# OTLP carries counts as signed 64-bit integers; a larger "count" is no count.
-_MOST = 2**63 - 1
+# OTLP carries counts as signed 64-bit integers, and a counter adds them up: one that grows past
+# them stops the export of all metrics. JSON's numbers are exact up to this; what is larger is no
+# count.
+_MOST = 2**53 - 1
 
 
 FIELDS = (
@@ -49,7 +51,7 @@ FIELDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Shape:
     """One spelling of usage: where each count stands, by `paths.dig`.
 
@@ -190,7 +192,7 @@ def whole(value: Any) -> int | None:
     """Return `value` as a token count, or None where it is none.
 
     Whole floats count (Titan under a guardrail sends 28.0); booleans, fractions, negatives,
-    text and what OTLP cannot carry do not. A list is summed where every item counts.
+    text and what is absurdly large do not. A list is summed where every item counts.
     """
     if type(value) is int:
         return value if 0 <= value <= _MOST else None
@@ -350,7 +352,8 @@ def _by_ttl(details: Any) -> dict[str, int]:
     """Sum `cacheDetails` by TTL; nothing where one of its items is not understood."""
     sums: dict[str, int] = {}
     for item in details if isinstance(details, list) else ():
-        name = _TTL_FIELDS.get(dig(item, "ttl") or "")
+        ttl = dig(item, "ttl")
+        name = _TTL_FIELDS.get(ttl) if isinstance(ttl, str) else None
         count = whole(dig(item, "inputTokens"))
         if name is None or count is None:
             return {}

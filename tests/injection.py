@@ -25,6 +25,9 @@ class Injected(Exception):
 
 _FOLDER = otel_bedrock.__path__[0]
 
+# Stands for a piece of somebody's prompt.
+SECRET = "a word that was said to the model"
+
 # Side doors, which no call goes through, and what only an asynchronous client reaches.
 _ELSEWHERE = (
     "__main__",
@@ -47,6 +50,7 @@ _RIM = (
     "shield.",
     "patch.",
     "observers.Shielded.",
+    "abandoned.drain",
     "abandoned.look",
     "abandoned.finish_all",
     "bracket.begin",
@@ -117,7 +121,7 @@ def meet(*args: Any, **kwargs: Any) -> Any:
     """Stand in for the injected function."""
     _present.calls += 1
     if _present.when(_present.calls):
-        raise Injected("injected")
+        raise Injected(SECRET)
     assert _present.original is not None
     return _present.original(*args, **kwargs)
 

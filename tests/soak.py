@@ -82,6 +82,7 @@ class Reader(MetricReader):
     def __init__(self, temporality: AggregationTemporality) -> None:
         super().__init__({CounterInstrument: temporality, Histogram: temporality})
         self._adds = temporality is AggregationTemporality.DELTA
+        self._adding = threading.Lock()
         self.sums: Counter[str] = Counter()
 
     def _receive_metrics(self, metrics_data: Any, *_: Any, **__: Any) -> None:
@@ -94,7 +95,8 @@ class Reader(MetricReader):
                             sums[metric.name] += point.value
                         elif metric.name == _DURATION:
                             sums[_DURATION] += point.count
-        self.sums = self.sums + sums if self._adds else sums
+        with self._adding:
+            self.sums = self.sums + sums if self._adds else sums
 
     def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:
         pass

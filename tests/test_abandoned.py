@@ -26,8 +26,10 @@ from transparency import (
     REQUEST,
     instrumented,
 )
+from urllib3.response import HTTPResponse
 
 from otel_bedrock import abandoned
+from otel_bedrock.observers import StreamObserver
 from otel_bedrock.testing import FakeBedrock
 
 # botocore leaves the sockets of abandoned streams to the garbage collector, with us or without.
@@ -200,7 +202,7 @@ print(json.dumps({
 
 @pytest.mark.parametrize("temporality", ["CUMULATIVE", "DELTA"])
 def test_streams_collected_while_metrics_are_read_neither_hang_nor_get_lost(bedrock, temporality):
-    seen = told(COLLECTING, bedrock, TEMPORALITY=temporality, SECONDS="3", timeout=25)
+    seen = told(COLLECTING, bedrock, TEMPORALITY=temporality, SECONDS="2", timeout=25)
     made, finished = seen["made"], seen["finished"]
     assert made > 20
     assert seen["spans"] == seen["distinct"] == seen["durations"] == made
@@ -286,6 +288,52 @@ def test_an_idle_process_reports_what_was_abandoned(bedrock, way):
         assert len(opened.open) == 1
         assert _until(lambda: not opened.open)
         assert len(captured._exporter.get_finished_spans()) == 1
+
+
+def test_a_look_in_the_middle_of_the_last_read_leaves_the_body_to_its_reader(bedrock, monkeypatch):
+    """At the end of the data the response is closed, and its data not seen yet: the thread that
+    looked just then ended the span without what the body tells.
+    """
+    real = HTTPResponse.read
+
+    def read(self, *args, **kwargs):
+        data = real(self, *args, **kwargs)
+        assert self.closed
+        abandoned.look()
+        return data
+
+    client = bedrock.client()
+    with instrumented() as (captured, _), monkeypatch.context() as patch:
+        patch.setattr(HTTPResponse, "read", read)
+        client.invoke_model(modelId=CLAUDE, body=REQUEST_OF_ONE)["body"].read()
+        reasons = captured.span.attributes["gen_ai.response.finish_reasons"]
+        assert reasons in (("end_turn",), ("max_tokens",))
+
+
+def test_flush_waits_for_what_another_thread_has_begun_to_tell(bedrock, monkeypatch):
+    """It returned while our thread had taken a stream from the queue and not told it yet."""
+    client = bedrock.client()
+    begun, go_on = threading.Event(), threading.Event()
+    settle = StreamObserver.settle
+
+    def slowly(self):
+        begun.set()
+        go_on.wait(5)
+        settle(self)
+
+    with instrumented() as (_, opened):
+        monkeypatch.setattr(StreamObserver, "settle", slowly)
+        client.converse_stream(modelId=CLAUDE, messages=MESSAGES)
+        gc.collect()
+        other = threading.Thread(target=abandoned.drain)
+        other.start()
+        assert begun.wait(5)
+        waiting = threading.Timer(0.05, go_on.set)
+        waiting.start()
+        abandoned.look()
+        assert opened.open == {}
+        other.join()
+        waiting.join()
 
 
 def test_where_no_thread_can_be_started_the_next_call_reports(bedrock, monkeypatch, caplog):

@@ -11,11 +11,17 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult
 
 from otel_bedrock import signals
+from otel_bedrock.call import Call, Outcome
+from otel_bedrock.instrumentor import _active
+from otel_bedrock.model_id import parse
 from otel_bedrock.testing import FakeBedrock
 from otel_bedrock.testing.capture import capture
+from otel_bedrock.usage import decide, read_usage
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 SONNET = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
@@ -232,3 +238,59 @@ def test_a_refused_model_id_opens_no_series(bedrock):
         models = {point.attributes["gen_ai.request.model"] for point in captured.points}
         assert captured.span.attributes["gen_ai.request.model"] == "does-not-exist"
     assert models == {"other"}
+
+
+ROUTER = "arn:aws:bedrock:us-east-1:123456789012:default-prompt-router/anthropic.claude:1"
+INVOKED = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-opus-4-7"
+TOLD = {"usage": {"inputTokens": 5, "outputTokens": 7}, "metrics": {"latencyMs": 1}}
+TRACE = {"trace": {"promptRouter": {"invokedModelId": INVOKED}}}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_prompt_routers_trace_tells_the_base_model(streamed, bedrock):
+    client = bedrock.client()
+    with capture() as captured:
+        if streamed:
+            stop = ("messageStop", {"stopReason": "end_turn"})
+            bedrock.reply_events([stop, ("metadata", {**TOLD, **TRACE})])
+            list(client.converse_stream(modelId=ROUTER, messages=HELLO)["stream"])
+        else:
+            output = {"message": {"role": "assistant", "content": [{"text": "Hi."}]}}
+            bedrock.reply({**TOLD, **TRACE, "output": output, "stopReason": "end_turn"})
+            client.converse(modelId=ROUTER, messages=HELLO)
+        attributes = captured.span.attributes
+        assert attributes["gen_ai.request.model"] == "default-prompt-router/anthropic.claude:1"
+        assert attributes["bedrock.model.base_id"] == "anthropic.claude-opus-4-7"
+        assert attributes["bedrock.prompt_router.invoked_model"] == INVOKED
+        total = captured.total(
+            "gen_ai.client.inference.usage.input_tokens",
+            bedrock__model__base_id="anthropic.claude-opus-4-7",
+        )
+        assert total == 5
+
+
+COUNTS = st.none() | st.integers(0, 10**9)
+
+
+@given(st.lists(st.tuples(COUNTS, COUNTS, COUNTS, COUNTS), max_size=6))
+@settings(max_examples=25, deadline=None)
+def test_counters_equal_the_histograms_sums_for_random_usage(calls):
+    call = Call("Converse", "chat", parse(SONNET))
+    with capture() as captured:
+        recorder = _active.recorder
+        for uncached, output, read, write in calls:
+            counts = {"inputTokens": uncached, "outputTokens": output}
+            counts |= {"cacheReadInputTokens": read, "cacheWriteInputTokens": write}
+            told = decide((read_usage({"usage": counts}),))
+            recorder.start(call).finish(Outcome(usage=told))
+        for name in ("input_tokens", "output_tokens"):
+            counted = captured.total(f"gen_ai.client.inference.usage.{name}")
+            assert counted == captured.total(f"gen_ai.client.inference.operation.{name}")
+        inputs = [one for one in calls if one[0] is not None]
+        total = sum(one[0] + (one[2] or 0) + (one[3] or 0) for one in inputs)
+        assert captured.total("gen_ai.client.inference.usage.input_tokens") == (
+            total if inputs else None
+        )
+        # Cache counts alone are no usage that anybody has seen.
+        missing = sum(one[0] is None and one[1] is None for one in calls)
+        assert captured.total("bedrock.client.usage.missing") == (missing or None)

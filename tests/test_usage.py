@@ -171,7 +171,34 @@ def test_a_stream_broken_off_has_no_output_count():
     assert events.usage().output_tokens is None
 
 
-NOT_COUNTS = [None, "5", True, -1, 1.5, float("nan"), float("inf"), 2**63, [], {}, [1, "2"], [-1]]
+@given(st.data(), COUNT, COUNT, CACHE, CACHE)
+def test_however_a_stream_is_cut_the_usage_is_the_same(data, i, o, r, w):
+    """Each count in whichever events carry it, text of any length between them."""
+    start = {"input_tokens": i, "output_tokens": 1}
+    delta = {"output_tokens": o}
+    names = (("cache_read_input_tokens", r), ("cache_creation_input_tokens", w))
+    for name, count in (("input_tokens", i), *names):
+        if count is not None:
+            carriers = data.draw(st.sampled_from([(start,), (delta,), (start, delta)]))
+            for carrier in carriers:
+                carrier[name] = count
+    metrics = _metrics(i, o, *(data.draw(st.sampled_from([None, count])) for count in (r, w)))
+    text = st.text(max_size=20) | st.just("a token, for a reason")
+    words = [{"delta": {"text": word}} for word in data.draw(st.lists(text, max_size=5))]
+    events = InvokeEvents(provider_of(parse("anthropic.claude-sonnet-4-6")))
+    for chunk in (
+        {"type": "message_start", "message": {"usage": start}},
+        *words,
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": delta},
+        {"type": "message_stop", usage.METRICS_KEY: metrics},
+    ):
+        events.see(_chunk(chunk))
+    told = events.usage()
+    assert told.input_tokens == i + (r or 0) + (w or 0)
+    assert (told.output_tokens, told.cache_read_tokens, told.cache_write_tokens) == (o, r, w)
+
+
+NOT_COUNTS = [None, "5", True, -1, 1.5, float("nan"), float("inf"), 2**53, [], {}, [1, "2"], [-1]]
 
 
 @pytest.mark.parametrize("value", NOT_COUNTS, ids=repr)
@@ -179,7 +206,7 @@ def test_what_is_no_count_is_unknown(value):
     assert usage.whole(value) is None
 
 
-@pytest.mark.parametrize(("value", "count"), [(0, 0), (28.0, 28), ([1, 2], 3), (2**63 - 1,) * 2])
+@pytest.mark.parametrize(("value", "count"), [(0, 0), (28.0, 28), ([1, 2], 3), (2**53 - 1,) * 2])
 def test_a_count_is_an_int(value, count):
     told = usage.whole(value)
     assert told == count
