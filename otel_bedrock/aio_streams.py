@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from typing import Any
 
-from otel_bedrock import streams
+from otel_bedrock import shield, streams
 from otel_bedrock.streams import Observer, Tether, Unwatchable
 
 
@@ -41,10 +41,12 @@ class _Awaited(AsyncGenerator[Any, Any]):
     def athrow(self, *error: Any) -> Coroutine[Any, Any, Any]:
         return self._step(self._pieces.athrow(*error))
 
-    def aclose(self) -> Coroutine[Any, Any, None]:
-        # The end of the generator, not of what it reads from.
-        closing: Coroutine[Any, Any, None] = self._pieces.aclose()
-        return closing
+    async def aclose(self) -> None:
+        # The end of the generator, not of what it reads from. A transport of httpx may have
+        # an iterator, which has no end of its own.
+        close = getattr(self._pieces, "aclose", None)
+        if close is not None:
+            await close()
 
     async def _step(self, step: Any) -> Any:
         try:
@@ -141,28 +143,31 @@ def _watch_aiohttp(response: Any, observer: Observer) -> Callable[[], bool] | No
         raise _unwatchable(content)
     this = weakref.ref(response)
 
-    def arrived() -> bool:
+    def ask(name: str) -> Any:
+        # No read may depend on the answer.
         response = this()
-        return response is not None and response.content.is_eof() is True
+        try:
+            return None if response is None else getattr(response.content, name)()
+        except Exception as error:
+            shield.stop(f"aio_streams.{name}", error)
+            return None
 
     def notify_content() -> Any:
         # What `close`, `release` and the end of `async with` come to; afterwards every
         # reader has an exception.
-        response: Any = this()
-        error = response.content.exception()
+        error = ask("exception")
         try:
-            return kind._notify_content(response)
+            return kind._notify_content(this())
         finally:
             observer.ended(error)
 
     def failed() -> bool:
-        response = this()
-        error = None if response is None else response.content.exception()
+        error = ask("exception")
         if error is not None:
             observer.ended(error)
         return error is not None
 
-    pieces = _Pieces(buffer, observer, arrived)
+    pieces = _Pieces(buffer, observer, lambda: ask("is_eof") is True)
     content._buffer = pieces
     content.on_eof(pieces.end)
     names["_notify_content"] = notify_content

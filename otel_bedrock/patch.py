@@ -36,7 +36,10 @@ def _call(seam: Seam, recorder: Look, service: str, call: Call) -> Any:
 
 
 def _await(seam: Seam, recorder: Look, service: str, call: Call) -> Any:
-    abandoned.start()
+    try:
+        abandoned.start()
+    except Exception as error:
+        shield.stop("abandoned.start", error)
     waiting: Any = _awaited(seam, recorder, service, call)
     # What Python calls a coroutine that nobody awaits.
     with suppress(AttributeError, TypeError):

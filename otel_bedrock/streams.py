@@ -177,6 +177,14 @@ def _until_end(events: Iterator[Any], observer: Observer) -> Iterator[Any]:
     observer.ended(None, exhausted=True)
 
 
+def _is_closed(response: Any) -> bool:
+    try:
+        return bool(getattr(response, "closed", False))
+    except Exception:
+        # Of a kind that we do not know: what is wrong with it, the caller's own reading says.
+        return False
+
+
 def watch_body(body: Any, observer: Observer) -> Callable[[], bool]:
     """Observe a StreamingBody: the bytes of each read below it, and its end.
 
@@ -212,17 +220,20 @@ def watch_body(body: Any, observer: Observer) -> Callable[[], bool]:
             raise ValueError("I/O operation on closed file.")
         return response
 
-    def failed(error: BaseException) -> None:
-        # A wrong argument ends nothing. What ends a response closes it.
-        if getattr(this(), "closed", True):
-            observer.ended(error)
+    def failed(response: Any, was_closed: bool, error: BaseException) -> None:
+        # A wrong argument ends nothing: what ends a response closes it. And to read what was
+        # closed before is no failure of the call.
+        if was_closed or _is_closed(response):
+            observer.ended(None if was_closed else error)
 
     def shadow(read: Callable[..., Any], takes_all: bool) -> Callable[..., Any]:
         def watched(*args: Any, **kwargs: Any) -> Any:
             nonlocal depth
+            response = alive()
+            was_closed = depth == 0 and _is_closed(response)
             depth += 1
             try:
-                data = read(alive(), *args, **kwargs)
+                data = read(response, *args, **kwargs)
                 if depth == 1:
                     observer.see(data)
                     amount = args[0] if args else kwargs.get("amt")
@@ -231,7 +242,7 @@ def watch_body(body: Any, observer: Observer) -> Callable[[], bool]:
                         observer.ended(None)
             except BaseException as error:
                 if depth == 1:
-                    failed(error)
+                    failed(response, was_closed, error)
                 raise
             finally:
                 depth -= 1
@@ -241,11 +252,13 @@ def watch_body(body: Any, observer: Observer) -> Callable[[], bool]:
 
     def read_chunked(*args: Any, **kwargs: Any) -> Iterator[bytes]:
         # The real generator, which holds the response, is made now and runs later.
-        return until_last(kind.read_chunked(alive(), *args, **kwargs))
+        response = alive()
+        return until_last(response, kind.read_chunked(response, *args, **kwargs))
 
-    def until_last(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def until_last(response: Any, chunks: Iterator[bytes]) -> Iterator[bytes]:
         nonlocal depth
         while True:
+            was_closed = _is_closed(response)
             depth += 1
             try:
                 chunk = next(chunks)
@@ -255,7 +268,7 @@ def watch_body(body: Any, observer: Observer) -> Callable[[], bool]:
                 break
             except BaseException as error:
                 if depth == 1:
-                    failed(error)
+                    failed(response, was_closed, error)
                 raise
             finally:
                 depth -= 1
@@ -265,7 +278,7 @@ def watch_body(body: Any, observer: Observer) -> Callable[[], bool]:
     def closed() -> bool:
         response = this()
         # At the end of the data the response closes itself, before we have seen the data.
-        return response is None or (depth == 0 and bool(getattr(response, "closed", False)))
+        return response is None or (depth == 0 and _is_closed(response))
 
     shadows: dict[str, Any] = {"read": shadow(kind.read, takes_all=True)}
     if callable(getattr(kind, "read1", None)):

@@ -58,6 +58,8 @@ _RIM = (
     "bracket.Begun.__exit__",
     "abandoned._settle",
     "streams.Tether.__del__",
+    # The caller's own reading runs through it.
+    "streams._until_end",
 )
 
 
@@ -126,8 +128,14 @@ def meet(*args: Any, **kwargs: Any) -> Any:
     return _present.original(*args, **kwargs)
 
 
-# What a function's code is exchanged for; it runs with that function's own globals.
-_CODE = (lambda *args, **kwargs: __import__("injection").meet(*args, **kwargs)).__code__
+# What a function's code is exchanged for, with one of its kind; it runs with that function's
+# own globals.
+def _function(*args: Any, **kwargs: Any) -> Any:
+    return __import__("injection").meet(*args, **kwargs)
+
+
+def _generator(*args: Any, **kwargs: Any) -> Any:
+    return (yield from __import__("injection").meet(*args, **kwargs))
 
 
 @contextmanager
@@ -159,7 +167,8 @@ def injected(
     )
     present.original.__kwdefaults__ = function.__kwdefaults__
     cached = getattr(site.owner, site.name)
-    function.__code__ = _CODE
+    stand = _generator if inspect.isgeneratorfunction(function) else _function
+    function.__code__ = stand.__code__
     try:
         if hasattr(cached, "cache_clear"):
             cached.cache_clear()

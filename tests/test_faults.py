@@ -538,7 +538,7 @@ def test_at_the_bottom_of_the_stack_the_call_answers_or_fails_as_without_us(stag
             return type(error)
 
     def attempts():
-        return [attempt(left) for left in range(240, 370)]
+        return [attempt(left) for left in range(230, 400)]
 
     expected, limit = deep(0), sys.getrecursionlimit()
     sys.setrecursionlimit(sum(1 for _ in _frames()) + 400)

@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 from botocore.config import Config
 from botocore.eventstream import EventStream
+from botocore.exceptions import ResponseStreamingError
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
 from hypothesis import HealthCheck, given, settings
@@ -1248,8 +1249,11 @@ def _a_body_shorter_than_it_said(scene):
 @body
 def _a_body_shorter_than_it_said_read_in_pieces(scene):
     body = frame_body(scene, BODY, f"Content-Length: {len(BODY) + 10}", hang_up=True)
-    scene.tried("data", lambda: list(body.iter_chunks(1000)))
+    error = scene.tried("data", lambda: list(body.iter_chunks(1000)))
     scene.tried("then", lambda: body.read(10))
+    # Which of the two finds it out depends on the Python below.
+    if isinstance(error, ResponseStreamingError):
+        scene.told = (Told(**{**vars(FULL), "error": "ProtocolError"}),)
 
 
 @body
@@ -1393,6 +1397,9 @@ def _an_answer_that_is_no_json(scene):
 
 @call(Told())
 def _tokens_counted(scene):
+    if not hasattr(scene.client, "count_tokens"):
+        scene.told = ()
+        return
     scene.bedrock.reply({"inputTokens": 5})
     asked = {"converse": {"messages": MESSAGES}}
     scene.saw("answer", scene.client.count_tokens(modelId=CLAUDE, input=asked))

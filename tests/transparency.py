@@ -200,6 +200,8 @@ class Scene:
         self.dialect = dialect
         self.client = stage.client()
         self.seen = Seen()
+        # What this play tells, where that depends on the versions of what is below.
+        self.told: tuple[Told, ...] | None = None
         # Type -> names in vars() of the objects that the caller was given.
         self.names: dict[str, set[str]] = {}
 
@@ -214,12 +216,11 @@ class Scene:
         return value
 
     def tried(self, name: str, attempt: Callable[[], Any]) -> Any:
-        """Note what `attempt` returns or raises."""
+        """Note what `attempt` returns or raises, and return that."""
         try:
             return self.saw(name, attempt())
         except Exception as error:
-            self.saw(name, error)
-            return None
+            return self.saw(name, error.with_traceback(None))
 
     def keep(self, *objects: Any) -> None:
         """Note which names stand in vars() of the caller's objects."""
@@ -549,10 +550,8 @@ def _watching(seen: Seen) -> Iterator[None]:
         root.handlers = handlers
 
 
-def play(
-    stage: Stage, behaviour: Callable[[Scene], Any], dialect: Dialect | None = None
-) -> tuple[Seen, dict[str, set[str]]]:
-    """Run `behaviour` once; return what was seen, and the names in vars() of its objects."""
+def play(stage: Stage, behaviour: Callable[[Scene], Any], dialect: Dialect | None = None) -> Scene:
+    """Run `behaviour` once; return the scene, with what was seen."""
     gc.collect()
     stage.clear()
     scene = Scene(stage, dialect)
@@ -574,7 +573,7 @@ def play(
     seen.requests = [
         (one.method, one.path, sorted(one.headers), one.body) for one in stage.bedrock.requests
     ]
-    return seen, scene.names
+    return scene
 
 
 @contextmanager
@@ -614,16 +613,16 @@ def compare(
     What is not `touched` has nothing put on it.
     """
     clients = len(stage.clients)
-    bare, bare_names = play(stage, behaviour, dialect)
+    bare = play(stage, behaviour, dialect)
     if len(stage.clients) > clients:
         # A client's first call fills its caches, and says so in the log.
-        bare, bare_names = play(stage, behaviour, dialect)
+        bare = play(stage, behaviour, dialect)
     for settings in ({}, ALL_ON):
         with instrumented(**settings) as (captured, opened):
-            seen, names = play(stage, behaviour, dialect)
-            check_told(captured, opened, told)
-        assert bare == seen, "\n".join(_differences(bare, seen))
-        for kind, found in names.items():
-            assert found - bare_names[kind] <= set(SEAMS.get(kind, ()) if touched else ())
-            assert bare_names[kind] <= found
+            scene = play(stage, behaviour, dialect)
+            check_told(captured, opened, told if scene.told is None else scene.told)
+        assert bare.seen == scene.seen, "\n".join(_differences(bare.seen, scene.seen))
+        for kind, found in scene.names.items():
+            assert found - bare.names[kind] <= set(SEAMS.get(kind, ()) if touched else ())
+            assert bare.names[kind] <= found
     stage.compared += 1
