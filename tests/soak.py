@@ -13,6 +13,7 @@ import itertools
 import logging
 import os
 import random
+import signal
 import statistics
 import sys
 import threading
@@ -261,13 +262,17 @@ class Soak:
         self.complaints = Complaints()
         self.expected: Counter[str] = Counter()
         self.ways: Counter[str] = Counter()
+        # Calls and streams that were made.
+        self.made = [0, 0]
+        self.stopped = False
         self.memory: list[float] = []
         self.open: list[int] = []
         for name in ("otel_bedrock", "opentelemetry"):
             logging.getLogger(name).addHandler(self.complaints)
 
     def run(self, every: float) -> None:
-        """Make all of the calls."""
+        """Make all of the calls; once interrupted, no more of them."""
+        signal.signal(signal.SIGINT, self._stop)
         tracers = TracerProvider(shutdown_on_exit=False)
         tracers.add_span_processor(self.spans)
         client, use = make_client()
@@ -276,6 +281,9 @@ class Soak:
         said = sampled = self.started
         try:
             for done, make in enumerate(self._work(client, use), 1):
+                if self.stopped:
+                    print(f"interrupted after {done - 1:,}: what was made is checked", flush=True)
+                    break
                 make()
                 now = time.monotonic()
                 if now - sampled >= _SAMPLE_EVERY:
@@ -294,6 +302,11 @@ class Soak:
             self.metrics.stop()
         finally:
             otel_bedrock.uninstrument()
+
+    def _stop(self, *_: Any) -> None:
+        # The second one ends the program.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.stopped = True
 
     def _say(self, done: int, now: float) -> None:
         total = self.calls + self.streams
@@ -318,6 +331,7 @@ class Soak:
             use(scenario)
             client.converse(**scenario.parameters)
             self.expected.update(told)
+            self.made[0] += 1
 
         def stream() -> None:
             one = self.random.choice(kinds[done % 2])
@@ -328,6 +342,7 @@ class Soak:
             seen = way(answer.get("stream") or answer["body"], events)
             self.expected.update(one.told[seen])
             self.ways[way.__name__] += 1
+            self.made[1] += 1
 
         done = 0
         for left in range(self.calls + self.streams, 0, -1):
@@ -346,11 +361,12 @@ class Soak:
         """Return what did not hold, each as a sentence."""
         found = []
         started, ended = self.spans.counts()
-        if started != self.calls + self.streams:
-            found.append(f"{self.calls + self.streams:,} calls, {started:,} spans")
+        made = sum(self.made)
+        if started != made:
+            found.append(f"{made:,} calls, {started:,} spans")
         if ended != started:
             found.append(f"{started:,} spans started, {ended:,} ended")
-        expected = {**self.expected, _DURATION: self.calls + self.streams}
+        expected = {**self.expected, _DURATION: made}
         for name, reader in self.metrics.readers.items():
             told = reader.sums
             for metric in (*_COUNTED, _DURATION):
@@ -370,9 +386,10 @@ class Soak:
 
     def report(self) -> None:
         """Print the figures."""
+        calls, streams = self.made
         print(
-            f"{self.calls:,} calls and {self.streams:,} streams in {self.seconds:,.0f} s"
-            f" ({(self.calls + self.streams) / self.seconds:,.0f} a second)"
+            f"{calls:,} calls and {streams:,} streams in {self.seconds:,.0f} s"
+            f" ({(calls + streams) / self.seconds:,.0f} a second)"
         )
         print("streams: " + ", ".join(f"{k.strip('_')} {v:,}" for k, v in self.ways.items()))
         print("counted: " + ", ".join(f"{key} {n:,}" for key, n in sorted(self.expected.items())))

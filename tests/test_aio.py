@@ -1104,6 +1104,36 @@ def test_the_span_ends_at_once(act, dialect, backend, stage, bedrock):
         asyncio.run(main())
 
 
+@pytest.mark.parametrize("arrives", ["before the last read", "after the last read"])
+def test_the_span_ends_at_once_where_the_body_has_no_length(arrives, stage):
+    """Its end is what the server says last."""
+    data = b"%x\r\n%s\r\n" % (len(BODY), BODY)
+    last = b"0\r\n\r\n"
+    lines = [f"{name}: {value}" for name, value in BODY_HEADERS.items()]
+    early = arrives == "before the last read"
+    stage.raw.prepare(data + last * early, *lines, "Transfer-Encoding: chunked")
+
+    async def main():
+        async with stage.client(raw=True) as client:
+            body = (await client.invoke_model(modelId=CLAUDE, body=REQUEST))["body"]
+            content = below(body).content
+            if early:
+                await until(content.is_eof)
+            assert await body.read(len(BODY)) == BODY
+            if not early:
+                assert len(opened.open) == 1
+                for connection in list(stage.raw._open):
+                    connection.sendall(last)
+                await until(content.is_eof)
+            assert (opened.started, opened.open) == (1, {})
+            await closing(body)
+
+    with pytest.MonkeyPatch.context() as patch, instrumented() as (_, opened):
+        patch.setattr("otel_bedrock.abandoned.look", lambda: None)
+        patch.setattr("otel_bedrock.abandoned.drain", lambda: None)
+        asyncio.run(main())
+
+
 def test_a_step_that_is_let_go_of_while_it_waits_is_no_end():
     """The collector may be closing it, and an end takes locks."""
 
