@@ -199,7 +199,8 @@ def whole(value: Any) -> int | None:
     if isinstance(value, float):
         return int(value) if value.is_integer() and 0 <= value <= _MOST else None
     if isinstance(value, list):
-        parts = [whole(item) for item in value]
+        # One level: several results, each with its count. Deeper, nothing says what it means.
+        parts = [None if isinstance(item, list) else whole(item) for item in value]
         if not parts or None in parts:
             return None
         total = sum(part for part in parts if part is not None)

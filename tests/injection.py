@@ -58,6 +58,7 @@ _RIM = (
     "bracket.Begun.__exit__",
     "abandoned._settle",
     "streams.Tether.__del__",
+    "streams._is_closed",
     # The caller's own reading runs through it.
     "streams._until_end",
 )

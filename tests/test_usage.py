@@ -198,7 +198,21 @@ def test_however_a_stream_is_cut_the_usage_is_the_same(data, i, o, r, w):
     assert (told.output_tokens, told.cache_read_tokens, told.cache_write_tokens) == (o, r, w)
 
 
-NOT_COUNTS = [None, "5", True, -1, 1.5, float("nan"), float("inf"), 2**53, [], {}, [1, "2"], [-1]]
+NOT_COUNTS = [
+    None,
+    "5",
+    True,
+    -1,
+    1.5,
+    float("nan"),
+    float("inf"),
+    2**53,
+    [],
+    {},
+    [1, "2"],
+    [-1],
+    [[1, 2], 3],
+]
 
 
 @pytest.mark.parametrize("value", NOT_COUNTS, ids=repr)
