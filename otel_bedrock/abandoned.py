@@ -66,8 +66,8 @@ def start() -> None:
         state.once.pop()
     except IndexError:
         return
-    atexit.register(finish_all)
     try:
+        atexit.register(finish_all)
         # Made together: gevent may have replaced all of these by now, and a greenlet that
         # waits for a native lock would block all others.
         state.settling = threading.RLock()

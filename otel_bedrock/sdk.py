@@ -75,6 +75,7 @@ class Providers:
         self.tracer_provider: Any = None
         self.meter_provider: Any = None
         self.failures = 0
+        self.seldom: _Seldom | None = None
         self._endpoint = endpoint
         self._protocol = protocol
         self._exporters: list[_Watched] = []
@@ -151,7 +152,15 @@ class _Watched:
     def __call__(self, data: Any, *args: Any, **kwargs: Any) -> Any:
         if self.inherited and hasattr(data, "resource_metrics"):
             data = _without_ours(data)
-        result = self._export(data, *args, **kwargs)
+        try:
+            result = self._export(data, *args, **kwargs)
+        except Exception:
+            # Exporters of older SDKs raise where nobody listens, and the SDK logs the traceback
+            # each time.
+            self._owner.failures += 1
+            if self._owner.seldom is not None:
+                self._owner.seldom.say()
+            return None
         if getattr(result, "name", "SUCCESS") != "SUCCESS":
             self._owner.failures += 1
         return result
@@ -178,8 +187,10 @@ class _Seldom(logging.Filter):
         self._next = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno < logging.WARNING:
-            return True
+        return record.levelno < logging.WARNING or self.say()
+
+    def say(self) -> bool:
+        """Say that nothing can be exported, unless that was said within a minute."""
         now = time.monotonic()
         if now < self._next:
             return False
@@ -219,7 +230,7 @@ def set_up(endpoint: str) -> Providers:
     if _wanted("METRICS", is_metering()):
         metrics.set_meter_provider(made.make_meter_provider())
     if made:
-        seldom = _Seldom(endpoint)
+        seldom = made.seldom = _Seldom(endpoint)
         for name in _EXPORTERS[protocol][-1]:
             logging.getLogger(name).addFilter(seldom)
         # Not the SDK's own exit handlers: they wait for each signal in turn, without a bound.

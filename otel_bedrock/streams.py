@@ -2,7 +2,9 @@
 
 Knows nothing of OpenTelemetry. What is shadowed on the user's object is in SEAMS; nothing is
 read, buffered, delayed or changed. Every shadow holds its object by a weak reference: a
-strong one would make a cycle and delay the release of the connection.
+strong one would make a cycle and delay the release of the connection. The one thing that
+differs by it: `f.read` of what `with body as f` hands out does not keep `f`, as a bound method
+would, and raises ValueError where nothing else does.
 
 When a watched object is collected, `Observer.dropped` runs inside the garbage collector,
 which may run anywhere, also under a lock of the metrics SDK: it must take no lock.
@@ -177,12 +179,12 @@ def _until_end(events: Iterator[Any], observer: Observer) -> Iterator[Any]:
     observer.ended(None, exhausted=True)
 
 
-def _is_closed(response: Any) -> bool:
+def _is_closed(response: Any, unknown: bool = False) -> bool:
     try:
-        return bool(getattr(response, "closed", False))
+        return bool(getattr(response, "closed", unknown))
     except Exception:
         # Of a kind that we do not know: what is wrong with it, the caller's own reading says.
-        return False
+        return unknown
 
 
 def watch_body(body: Any, observer: Observer) -> Callable[[], bool]:
@@ -223,7 +225,7 @@ def watch_body(body: Any, observer: Observer) -> Callable[[], bool]:
     def failed(response: Any, was_closed: bool, error: BaseException) -> None:
         # A wrong argument ends nothing: what ends a response closes it. And to read what was
         # closed before is no failure of the call.
-        if was_closed or _is_closed(response):
+        if was_closed or _is_closed(response, unknown=True):
             observer.ended(None if was_closed else error)
 
     def shadow(read: Callable[..., Any], takes_all: bool) -> Callable[..., Any]:

@@ -65,10 +65,8 @@ def stage():
     made.client()
     made.clear()
     calls(made)
-    gc.collect()
-    gc.freeze()
+    made.settle()
     yield made
-    gc.unfreeze()
     made.close()
 
 

@@ -41,6 +41,7 @@ ORIGINAL = BaseClient.__dict__["_make_api_call"]
 @pytest.fixture(scope="module")
 def stage():
     made = Stage()
+    made.settle()
     yield made
     made.close()
 

@@ -41,7 +41,9 @@ def _one_of_each(bedrock):
     settings = {"maxTokens": 50, "temperature": 0.5, "topP": 0.9, "stopSequences": ["END"]}
     request = {"modelId": SONNET, "messages": HELLO, "system": CACHED, "inferenceConfig": settings}
     client.converse(**request, requestMetadata={"team": "blue", "secret": "x"})
-    client.converse(**request, serviceTier={"type": "priority"})
+    members = client.meta.service_model.operation_model("Converse").input_shape.members
+    if "serviceTier" in members:
+        client.converse(**request, serviceTier={"type": "priority"})
     list(client.converse_stream(**request)["stream"])
     body = json.dumps(
         {

@@ -27,6 +27,7 @@ from botocore.config import Config
 from otel_bedrock.streams import SEAMS
 from otel_bedrock.testing import FakeBedrock, server
 from otel_bedrock.testing.capture import Captured, capture
+from otel_bedrock.testing.frames import encode_chunk, encode_event
 
 CLAUDE = "anthropic.claude-sonnet-4-20250514-v1:0"
 MESSAGES = [{"role": "user", "content": [{"text": "How many tokens is this?"}]}]
@@ -287,6 +288,14 @@ def _delta(**delta: Any) -> dict[str, Any]:
     return {"contentBlockDelta": {"contentBlockIndex": 0, "delta": delta}}
 
 
+def frame(event: Any, dialect: Dialect) -> bytes:
+    """Encode one event of the dialect as Bedrock does."""
+    if dialect.member == "stream":
+        ((name, payload),) = event.items()
+        return encode_event(name, payload)
+    return encode_chunk(event)
+
+
 REQUEST = b'{"anthropic_version":"bedrock-2023-05-31","max_tokens":50,"messages":[]}'
 _WHOLE = Told(input=19, output=7, read=5, write=3)
 
@@ -509,7 +518,13 @@ class Stage:
                 return beyond
             time.sleep(0.001)
 
+    def settle(self) -> None:
+        """Leave what there is by now alone: a collection before each play looks at the rest."""
+        gc.collect()
+        gc.freeze()
+
     def close(self) -> None:
+        gc.unfreeze()
         for client in self.clients.values():
             client.close()
         server._request_id = self._request_id
