@@ -1651,8 +1651,9 @@ def test_memory_does_not_grow_with_the_length_of_a_stream(stage, dialect):
             return after - before
 
     with instrumented(time_per_output_chunk=True) as (captured, opened):
+        grown()  # what is made once, by the first stream of a process
         assert grown() < 50_000
-        check_told(captured, opened, (dialect.whole,))
+        check_told(captured, opened, (dialect.whole, dialect.whole))
 
 
 def test_memory_does_not_grow_with_the_size_of_a_body(stage):
