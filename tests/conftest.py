@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from opentelemetry import context
 
 from otel_bedrock import shield
 
@@ -32,6 +33,14 @@ for _name in list(os.environ):
         "OTEL_BEDROCK_REQUIRE_E2E",
     ):
         del os.environ[_name]
+
+
+@pytest.fixture(autouse=True)
+def _own_context():
+    """No span is current but the test's own: one that breaks `leave` on purpose leaves its own."""
+    token = context.attach(context.Context())
+    yield
+    context.detach(token)
 
 
 @pytest.fixture(autouse=True)
