@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 TOOLS  := collector/tools/build
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-python test-e2e check matrix e2e-tools clean
+.PHONY: help demo test test-python test-e2e test-servers check matrix e2e-tools clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -16,12 +16,12 @@ demo: $(VENV)/demo.stamp ## one conversation with seven models of a fake Bedrock
 
 test: test-python test-e2e ## every test; the end-to-end ones where Go is there
 
-test-python: $(VENV)/test.stamp
+test-python: $(VENV)/test.stamp test-servers
 	@$(BIN)/python -m pytest --ignore=tests/e2e
 
 # Without Go there is no collector to test against, which is said and not hidden.
 # OTEL_BEDROCK_REQUIRE_E2E=1 makes it a failure.
-test-e2e: $(VENV)/test.stamp
+test-e2e: $(VENV)/test.stamp test-servers
 	@if command -v go >/dev/null 2>&1; then \
 	  $(TOOLS) && $(BIN)/python -m pytest tests/e2e; \
 	elif [ "$$OTEL_BEDROCK_REQUIRE_E2E" = 1 ]; then \
@@ -30,6 +30,11 @@ test-e2e: $(VENV)/test.stamp
 	  echo; echo "LEFT OUT: the end-to-end tests with the real collector, Jaeger and Prometheus."; \
 	  echo "To have them: install Go 1.26 or newer, then make test again (it builds them once)."; \
 	fi
+
+# Redis and Alertmanager: on PATH, or from Debian's packages, unpacked beside the other tools.
+test-servers:
+	@tests/debian >/dev/null || if [ "$$OTEL_BEDROCK_REQUIRE_E2E" = 1 ]; then exit 1; else \
+	  echo "LEFT OUT: the tests that need the servers named above."; fi
 
 check: $(VENV)/check.stamp ## formatting, lint, types
 	@$(BIN)/ruff format --check .

@@ -6,6 +6,9 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+
+import pytest
 
 SONNET = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 
@@ -39,3 +42,17 @@ def run(code, *, bedrock=None, timeout=60, python=sys.executable, prelude=PRELUD
             **environ,
         },
     )
+
+
+def server(name):
+    """Return the path of a server that tests/debian finds or gets; skip where it cannot.
+
+    OTEL_BEDROCK_REQUIRE_E2E=1 makes that a failure.
+    """
+    script = Path(__file__).with_name("debian")
+    done = subprocess.run([sys.executable, script, name], capture_output=True, text=True)
+    if done.returncode == 0:
+        return done.stdout.strip()
+    if os.environ.get("OTEL_BEDROCK_REQUIRE_E2E") == "1":
+        pytest.fail(done.stderr)
+    return pytest.skip(done.stderr)
