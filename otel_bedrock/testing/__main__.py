@@ -36,6 +36,9 @@ from any process or language:
                              {"fault": "hang"}
                              {"fault": "reply", "body": {}, "headers": {}, "status": 200}
   DELETE /_fake/faults     forget them
+  POST   /_fake/playground a call that is in the invocation log alone:
+                             {"model_id": "…", "text": "Hello!"}
+  POST   /_fake/flush      write what the invocation log has kept
 
 examples:
   otel-bedrock fake --port 8811
@@ -77,6 +80,11 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         metavar="BYTES",
         help="cut streams into writes of so many bytes, so that event frames straddle them",
     )
+    parser.add_argument(
+        "--invocation-log",
+        metavar="FOLDER",
+        help="write model invocation logs there, as Bedrock writes them to a bucket",
+    )
     parser.add_argument("--quiet", action="store_true", help="print the URL and nothing else")
     return parser
 
@@ -112,6 +120,8 @@ def serve(argv: Sequence[str], prog: str = "otel-bedrock fake") -> int:
         )
         return 1
     with bedrock:
+        if options.invocation_log is not None:
+            bedrock.log_to(options.invocation_log)
         if options.quiet:
             print(bedrock.url, flush=True)
         else:

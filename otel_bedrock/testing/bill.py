@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from threading import Lock
 from typing import Any
@@ -66,13 +67,15 @@ _COUNTS = (
 class Line:
     """A place on the bill, taken when the call arrives and filled when it is answered."""
 
-    __slots__ = ("billed", "model_id", "operation", "request_id")
+    __slots__ = ("billed", "logged", "model_id", "operation", "request_id")
 
     def __init__(self, request_id: str, operation: str, model_id: str) -> None:
         self.request_id = request_id
         self.operation = operation
         self.model_id = model_id
         self.billed: Billed | None = None
+        # What the invocation log has of the answer's body.
+        self.logged: Callable[[], object] | None = None
 
     def fill(
         self, status: int, error: str | None = None, cost: Cost | None = None, sent: bool = False

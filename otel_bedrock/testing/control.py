@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from otel_bedrock.testing.faults import ASKED
@@ -36,6 +37,15 @@ def _clear_faults(bedrock: FakeBedrock, asked: Any) -> object:
     return {}
 
 
+def _flush_log(bedrock: FakeBedrock, asked: Any) -> object:
+    bedrock.flush_log()
+    return {}
+
+
+def _play(bedrock: FakeBedrock, asked: Any) -> object:
+    return asdict(bedrock.playground(**asked))
+
+
 def _health(bedrock: FakeBedrock, asked: Any) -> object:
     return {"status": "ok"}
 
@@ -45,6 +55,8 @@ _ROUTES: dict[tuple[str, str], Callable[[FakeBedrock, Any], object]] = {
     ("DELETE", "/_fake/bill"): _clear_bill,
     ("POST", "/_fake/faults"): _ask,
     ("DELETE", "/_fake/faults"): _clear_faults,
+    ("POST", "/_fake/playground"): _play,
+    ("POST", "/_fake/flush"): _flush_log,
     ("GET", "/_fake/health"): _health,
 }
 
@@ -57,7 +69,7 @@ def answer(bedrock: FakeBedrock, method: str, path: str, body: bytes) -> tuple[i
         return 404, _dump({"error": f"{method} {path}: unknown; there are {known}"})
     try:
         return 200, _dump(route(bedrock, json.loads(body) if body else None))
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         return 400, _dump({"error": str(error)})
 
 

@@ -45,6 +45,7 @@ class Delivery:
     def send_whole(self, whole: Whole) -> bool:
         """Send a response, billing first: whoever has the answer can read the bill."""
         line = self.line
+        line.logged = whole.logged
         line.fill(200, None, whole.cost, sent=whole.cost is not None)
         data = head(200, len(whole.body), line.request_id, JSON, whole.headers) + whole.body
         try:
@@ -86,6 +87,7 @@ class Delivery:
     def send_stream(self, stream: Streamed) -> bool:
         """Send frames, each its own HTTP chunk, gathered while nothing delays them."""
         line = self.line
+        line.logged = stream.logged
         progress = _Progress()
         out = [head(200, None, line.request_id, EVENTS, stream.headers)]
         gathered = 0

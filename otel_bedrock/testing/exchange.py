@@ -53,6 +53,8 @@ class Whole:
     body: bytes
     headers: Headers
     cost: Cost | None = None
+    # The body as the invocation log has it; None where the operation is not logged.
+    logged: Callable[[], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Streamed:
     frames: Iterator[Frame]
     headers: Headers
     cost: Cost | None
+    logged: Callable[[], object] | None = None
 
 
 def load(raw: bytes) -> Body:

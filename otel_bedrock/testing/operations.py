@@ -48,7 +48,7 @@ def _checked(body: Body) -> Prompt:
 def _answer_converse(exchange: Exchange) -> Whole:
     reply, shape = _converse_reply(exchange, streamed=False)
     body = converse.write_response(reply, shape.write, exchange.latency())
-    return Whole(_encode_sorted(body).encode(), [], reply.cost)
+    return Whole(_encode_sorted(body).encode(), [], reply.cost, lambda: body)
 
 
 def _answer_converse_stream(exchange: Exchange) -> Streamed:
@@ -60,7 +60,13 @@ def _answer_converse_stream(exchange: Exchange) -> Streamed:
         name, payload = converse.metadata(reply, exchange.latency())
         yield encode_event(name, payload), True
 
-    return Streamed(frames(), [], reply.cost)
+    # A stream is logged as the answer that it adds up to.
+    return Streamed(
+        frames(),
+        [],
+        reply.cost,
+        lambda: converse.write_response(reply, shape.write, exchange.latency()),
+    )
 
 
 def _invoke_reply(exchange: Exchange, streamed: bool) -> tuple[Reply, Shape]:
@@ -83,16 +89,22 @@ def _answer_invoke(exchange: Exchange) -> Whole:
         ("X-Amzn-Bedrock-Input-Token-Count", cost.uncached),
     )
     headers = [(name, str(count)) for name, count in counts if count is not None]
-    return Whole(_encode(shape.write(reply)).encode(), headers + exchange.echo(), cost)
+    body = shape.write(reply)
+    return Whole(_encode(body).encode(), headers + exchange.echo(), cost, lambda: body)
 
 
 def _answer_invoke_stream(exchange: Exchange) -> Streamed:
     reply, shape = _invoke_reply(exchange, streamed=True)
     headers = [("X-Amzn-Bedrock-Content-Type", "application/json"), *exchange.echo()]
-    return Streamed(_chunk_frames(exchange, reply, shape), headers, reply.cost)
+    # Logged as the list of its chunks.
+    sent: list[Body] = []
+    frames = _chunk_frames(exchange, reply, shape, sent)
+    return Streamed(frames, headers, reply.cost, lambda: sent)
 
 
-def _chunk_frames(exchange: Exchange, reply: Reply, shape: Shape) -> Iterator[Frame]:
+def _chunk_frames(
+    exchange: Exchange, reply: Reply, shape: Shape, sent: list[Body]
+) -> Iterator[Frame]:
     assert shape.chunks is not None
     settled = False
     first: int | None = None
@@ -100,12 +112,14 @@ def _chunk_frames(exchange: Exchange, reply: Reply, shape: Shape) -> Iterator[Fr
     for body in shape.chunks(reply):
         if held is not None:
             settled = settled or "usage" in held
+            sent.append(held)
             yield encode_chunk(held), settled
             first = exchange.latency() if first is None else first
         held = body
     assert held is not None
     latency = exchange.latency()
     held["amazon-bedrock-invocationMetrics"] = _metrics(exchange, reply, latency, first)
+    sent.append(held)
     yield encode_chunk(held), True
 
 
@@ -156,10 +170,11 @@ class Operation:
     models: bool = True
 
 
+CONVERSE_STREAM = Operation("ConverseStream", _answer_converse_stream, streamed=True)
 # By the last part of the path /model/<url-encoded id>/<last part>.
 TABLE = {
     "converse": Operation("Converse", _answer_converse),
-    "converse-stream": Operation("ConverseStream", _answer_converse_stream, streamed=True),
+    "converse-stream": CONVERSE_STREAM,
     "invoke": Operation("InvokeModel", _answer_invoke),
     "invoke-with-response-stream": Operation(
         "InvokeModelWithResponseStream", _answer_invoke_stream, streamed=True

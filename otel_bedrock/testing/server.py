@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from socket import socket
 from time import monotonic, perf_counter
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
 from typing_extensions import Self
 
@@ -22,7 +25,8 @@ from otel_bedrock.testing.errors import INVALID_MODEL, UNKNOWN, Refused, invalid
 from otel_bedrock.testing.exchange import Exchange, Streamed
 from otel_bedrock.testing.families import NO_MODEL, Models
 from otel_bedrock.testing.faults import NO_FAULT, Fault, Faults
-from otel_bedrock.testing.operations import find_operation
+from otel_bedrock.testing.invocation_log import CONSOLE, LOGGED, InvocationLog
+from otel_bedrock.testing.operations import CONVERSE_STREAM, Operation, find_operation
 from otel_bedrock.testing.wire import Listener, Received, head
 
 
@@ -65,6 +69,7 @@ class FakeBedrock(Faults):
         self._requests: deque[Received] = deque(maxlen=keep_requests)
         self._listener: Listener | None = None
         self._clients: list[Any] = []
+        self._log: InvocationLog | None = None
 
     def start(self) -> Self:
         """Listen; does nothing if it already does."""
@@ -79,6 +84,8 @@ class FakeBedrock(Faults):
             self._listener = None
         while self._clients:
             self._clients.pop().close()
+        if self._log is not None:
+            self._log.flush()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -136,6 +143,43 @@ class FakeBedrock(Faults):
         self._clients.append(client)
         return client
 
+    def log_to(self, folder: str | Path, **more: Any) -> InvocationLog:
+        """Write model invocation logs from now on, as to a bucket; `more` are InvocationLog's."""
+        if self._log is not None:
+            self._log.flush()
+        self._log = InvocationLog(Path(folder), **more)
+        return self._log
+
+    def flush_log(self) -> None:
+        """Write the records that are kept."""
+        if self._log is not None:
+            self._log.flush()
+
+    def playground(
+        self, model_id: str, text: str, *, identity: str = CONSOLE, **members: Any
+    ) -> Billed:
+        """Make a call in the console: it is in the invocation log alone, and on no bill of ours."""
+        if self._log is None:
+            raise RuntimeError("a playground's call is seen in the invocation log: log_to() first")
+        model = self.models.find(model_id)
+        if model is None:
+            raise ValueError(f"model_id: {model_id!r}: {INVALID_MODEL}")
+        body = {"messages": [{"role": "user", "content": [{"text": text}]}], **members}
+        path = f"/model/{quote(model_id, safe='')}/converse-stream"
+        request = Received("POST", path, {}, json.dumps(body).encode())
+        line = Line(_request_id(), "ConverseStream", model_id)
+        at, started = self._log.open(), perf_counter()
+        try:
+            answer = CONVERSE_STREAM.answer(
+                Exchange(model, line.request_id, {}, request.body, started, self.cache)
+            )
+            line.logged = answer.logged
+            line.fill(200, None, answer.cost, sent=True)
+        finally:
+            self._log.close(at, request, line, identity)
+        assert line.billed is not None
+        return line.billed
+
     # One request, on its connection's thread.
 
     def _handle(self, request: Received, connection: socket) -> bool:
@@ -156,6 +200,24 @@ class FakeBedrock(Faults):
             return stray.send_error(UNKNOWN) if script is None else stray.send_script(script)
         operation, model_id = found
         line = self._bill.open(request_id, operation.name, model_id)
+        log = self._log if operation.name in LOGGED else None
+        if log is None:
+            return self._answer(operation, request, connection, line, started)
+        at = log.open()
+        try:
+            return self._answer(operation, request, connection, line, started)
+        finally:
+            log.close(at, request, line)
+
+    def _answer(
+        self,
+        operation: Operation,
+        request: Received,
+        connection: socket,
+        line: Line,
+        started: float,
+    ) -> bool:
+        model_id, wait = line.model_id, self._running.stopping.wait
         fault: Fault = self._faults.take(operation.streamed) or NO_FAULT
         delivery = Delivery(connection, line, fault, self.chunk_size, wait)
         if fault.hang is not None:
@@ -174,7 +236,7 @@ class FakeBedrock(Faults):
             if model is None:
                 raise invalid(INVALID_MODEL)
             answer = operation.answer(
-                Exchange(model, request_id, request.headers, request.body, started, self.cache)
+                Exchange(model, line.request_id, request.headers, request.body, started, self.cache)
             )
         except Refused as refusal:
             return delivery.send_error(refusal)
