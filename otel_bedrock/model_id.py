@@ -74,6 +74,18 @@ def informed(model: ModelId, stands_for: str) -> ModelId:
     return replace(model, base_id=known.base_id, provider=known.provider)
 
 
+# Provisioned, custom and imported models draw on no on-demand quota, and cost by the hour or by
+# prices of their own.
+_ON_DEMAND = frozenset(
+    (None, "foundation-model", "inference-profile", "application-inference-profile")
+)
+
+
+def is_on_demand(model: ModelId) -> bool:
+    """Say whether calls of `model` have the quota and the price of the foundation model."""
+    return model.kind in _ON_DEMAND
+
+
 def _parse_plain(text: str) -> ModelId:
     geo, base, provider = _split(text)
     return ModelId(

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from otel_bedrock.model_id import ModelId
+from otel_bedrock.model_id import ModelId, is_on_demand
 
 SOURCE = "Amazon Bedrock user guide, quotas-token-burndown, October 2026"
 
@@ -39,16 +39,11 @@ BURNDOWN = (
     Burndown(r"[a-z0-9-]+\.", 1),
 )
 
-# Provisioned, custom and imported models do not draw on the on-demand quota.
-_ON_DEMAND = frozenset(
-    (None, "foundation-model", "inference-profile", "application-inference-profile")
-)
-
 
 @lru_cache(maxsize=1024)
 def burndown(model: ModelId) -> int | None:
     """Return the factor of `model`; None where it is not known or does not apply."""
-    if model.base_id is None or model.kind not in _ON_DEMAND:
+    if model.base_id is None or not is_on_demand(model):
         return None
     for row in BURNDOWN:
         if re.match(row.pattern, model.base_id):
