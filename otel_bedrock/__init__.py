@@ -1,5 +1,6 @@
 """Exact token counts of every Amazon Bedrock call, as OpenTelemetry spans and metrics."""
 
+from otel_bedrock.attribution import attribution
 from otel_bedrock.aws_lambda import flush_after
 from otel_bedrock.instrumentor import BedrockInstrumentor, flush, instrument, uninstrument
 from otel_bedrock.version import __version__
@@ -7,6 +8,7 @@ from otel_bedrock.version import __version__
 __all__ = [
     "BedrockInstrumentor",
     "__version__",
+    "attribution",
     "flush",
     "flush_after",
     "instrument",

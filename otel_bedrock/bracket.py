@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from otel_bedrock import abandoned, answer, lookup, shield, streams, usage
+from otel_bedrock.attribution import attributed
 from otel_bedrock.call import Outcome
 from otel_bedrock.errors import read_error
 from otel_bedrock.events import DIALECTS
@@ -105,7 +106,7 @@ def begin(
     kwargs: Mapping[str, Any],
 ) -> Begun | None:
     """Start the recording of a call and make its span current; None to pass through."""
-    recording = None
+    recording = who = None
     try:
         api = args[0] if args else kwargs.get("operation_name")
         row = TABLE.get((service, api)) if isinstance(api, str) else None
@@ -116,6 +117,10 @@ def begin(
             return None
         abandoned.drain()
         parameters = args[1] if len(args) > 1 else kwargs.get("api_params")
+        try:
+            who = attributed(current.config.attribution_baggage_keys)
+        except Exception as error:
+            shield.stop("begin.attribution", error)
         meta = client.meta
         address, port = _address(meta.endpoint_url)
         call, provider = read_call(
@@ -127,6 +132,7 @@ def begin(
             body_limit=current.config.body_limit,
             aliases=current.config.model_aliases,
             look_up=partial(lookup.find, client) if current.config.resolve_models else None,
+            attribution=who,
         )
         recording = current.start(call)
         begun = Begun(watches, row, provider, recording)

@@ -19,7 +19,8 @@ class Call:
     `operation` is the value of `gen_ai.operation.name`; `api` is Bedrock's own name
     (`Converse`). `parameters` holds request parameters by the short names of
     `signals.ATTRIBUTES`; only those that the caller gave. `parameters_known` is False where
-    the body that has them was not read: too large, a file, or no JSON.
+    the body that has them was not read: too large, a file, or no JSON. `attribution` says for
+    whom the call is made (`attribution.py`), None where nobody said.
     """
 
     api: str
@@ -31,6 +32,7 @@ class Call:
     streamed: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
     parameters_known: bool = True
+    attribution: Mapping[str, str] | None = None
 
     @property
     def limitable(self) -> bool:

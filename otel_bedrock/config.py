@@ -34,6 +34,9 @@ class Settings(TypedDict, total=False):
     body_limit: int
     model_limit: int
     request_metadata_keys: tuple[str, ...]
+    attribution_metric_keys: tuple[str, ...]
+    attribution_limit: int
+    attribution_baggage_keys: tuple[str, ...]
     model_aliases: Mapping[str, str]
     resolve_models: bool
 
@@ -51,6 +54,9 @@ class Config:
     body_limit: int = 65_536
     model_limit: int = 200
     request_metadata_keys: tuple[str, ...] = ()
+    attribution_metric_keys: tuple[str, ...] = ()
+    attribution_limit: int = 100
+    attribution_baggage_keys: tuple[str, ...] = ()
     model_aliases: Mapping[str, str] | None = None
     resolve_models: bool = False
     otlp_endpoint: str | None = None
@@ -217,6 +223,24 @@ SETTINGS = (
         "OTEL_BEDROCK_REQUEST_METADATA_KEYS",
         _names,
         "Keys of `requestMetadata` that go on the span as `bedrock.request_metadata.<key>`.",
+    ),
+    Setting(
+        "attribution_metric_keys",
+        "OTEL_BEDROCK_ATTRIBUTION_METRIC_KEYS",
+        _names,
+        "Keys of `attribution()` that go on metrics too, as `bedrock.attribution.<key>`.",
+    ),
+    Setting(
+        "attribution_limit",
+        "OTEL_BEDROCK_ATTRIBUTION_LIMIT",
+        _whole,
+        "Distinct values of each such key on metrics; later ones are counted under `other`.",
+    ),
+    Setting(
+        "attribution_baggage_keys",
+        "OTEL_BEDROCK_ATTRIBUTION_BAGGAGE_KEYS",
+        _names,
+        "Keys of W3C baggage that count as attribution, where `attribution()` does not say.",
     ),
     Setting(
         "model_aliases",

@@ -13,6 +13,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import SpanKind
 
 from otel_bedrock import shield, signals
+from otel_bedrock.attribution import allow, forbid
 from otel_bedrock.call import Call, Outcome
 from otel_bedrock.config import (
     SEMCONV_141,
@@ -98,6 +99,10 @@ class Recorder:
         self.instruments = dict(_instruments(meter, config, self.sets, self._burndowns))
         self._quota = _models_of(meter_provider)
         self.models = _Capped(config.model_limit)
+        self._attributions = {
+            key: _Capped(config.attribution_limit) for key in config.attribution_metric_keys
+        }
+        allow(config.attribution_baggage_keys)
         self._bases: dict[tuple[Any, ...], tuple[Attributes, Attributes]] = {}
         # Keyed by the identity of dicts that `_bases` keeps for good.
         self._with_ttl: dict[tuple[int, str], Attributes] = {}
@@ -112,6 +117,7 @@ class Recorder:
     def close(self) -> None:
         """Let go of what is registered elsewhere."""
         shield.forget(self._count_error)
+        forbid(self.config.attribution_baggage_keys)
 
     def _count_error(self, site: str) -> None:
         instrument = self.instruments.get("errors")
@@ -160,6 +166,9 @@ class Recorder:
             attributes["server.address"] = call.address
             if call.port is not None:
                 attributes["server.port"] = call.port
+        if call.attribution is not None:
+            for key, value in call.attribution.items():
+                attributes[signals.ATTRIBUTION_PREFIX + key] = value
         return attributes
 
     def bases(
@@ -172,10 +181,13 @@ class Recorder:
         model = call.model
         name = model.name
         if name and not self.models.admit(name, error not in REFUSALS):
-            name, base_id = signals.OTHER_MODEL, None
+            name, base_id = signals.OTHER, None
         else:
             base_id = model.base_id
-        key = (call.operation, name, base_id, call.address, call.port, call.region, tier)
+        who: tuple[tuple[str, str], ...] = ()
+        if call.attribution is not None and self._attributions:
+            who = tuple(self._attribute(call.attribution))
+        key = (call.operation, name, base_id, call.address, call.port, call.region, tier, who)
         found = self._bases.get(key)
         if found is None:
             base: Attributes = {
@@ -192,11 +204,20 @@ class Recorder:
             ):
                 if value is not None and value != "":
                     base[attribute] = value
+            base.update(who)
             if name == model.name and error is None:
                 self._quota[model] = None
             found = base, {**base, signals.MODALITY: signals.MODALITY_UNKNOWN}
             self._bases[key] = found
         return found
+
+    def _attribute(self, attribution: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+        """Yield what metrics have of `attribution`: a few values of each key, then `other`."""
+        for key, capped in self._attributions.items():
+            value = attribution.get(key)
+            if value is not None:
+                admitted = value if capped.admit(value) else signals.OTHER
+                yield signals.ATTRIBUTION_PREFIX + key, admitted
 
     def with_ttl(self, tokens: Attributes, ttl: str) -> Attributes:
         """Return `tokens` with the TTL of a cache write; shared between calls as well."""

@@ -54,6 +54,7 @@ def read_call(
     aliases: Mapping[str, str] | None = None,
     look_up: Callable[[ModelId], ModelId] | None = None,
     wanted: bool = True,
+    attribution: Mapping[str, str] | None = None,
 ) -> tuple[Call, Provider]:
     """Read what is known before the call: a Call, and the row of its model's provider.
 
@@ -92,6 +93,7 @@ def read_call(
         streamed=row.stream is not None,
         parameters=found,
         parameters_known=known,
+        attribution=attribution,
     )
     return call, provider
 

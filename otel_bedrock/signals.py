@@ -20,13 +20,15 @@ SCHEMA_URLS = {
 }
 
 PROVIDER_NAME = "aws.bedrock"
-OTHER_MODEL = "other"
+# What values beyond a limit are counted under.
+OTHER = "other"
 TTL = "bedrock.cache.ttl"
 TTL_UNKNOWN = "unknown"
 MISSING_REASON = "bedrock.usage.missing.reason"
 SITE = "site"
 POLICY = "policy"
 METADATA_PREFIX = "bedrock.request_metadata."
+ATTRIBUTION_PREFIX = "bedrock.attribution."
 TOKEN_TYPE = "gen_ai.token.type"
 MODALITY = "gen_ai.token.modality"
 MODALITY_UNKNOWN = "unknown"
@@ -269,6 +271,10 @@ def render() -> str:
         )
     lines.append(
         f"| `{METADATA_PREFIX}<key>` | string |  | Values of `requestMetadata`, allow-listed. |"
+    )
+    lines.append(
+        f"| `{ATTRIBUTION_PREFIX}<key>` | string | `attribution_metric_keys` |"
+        " What `attribution()` was given: tenant, feature, … |"
     )
     lines += ["", "| metric | kind | unit | when | what |", "|---|---|---|---|---|"]
     for metric in METRICS:
