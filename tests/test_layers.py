@@ -27,6 +27,7 @@ LAYERS = (
         "events",
         "request",
         "quota",
+        "context_window",
         "pricing",
         "price_table",
         "price_library",
