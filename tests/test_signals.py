@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import json
 import os
+from inspect import signature
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.view import View
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult
 
 from otel_bedrock import signals
 from otel_bedrock.call import Call, Outcome
-from otel_bedrock.instrumentor import _active
+from otel_bedrock.config import read_config
+from otel_bedrock.instrumentor import Given, _active, exchange
 from otel_bedrock.model_id import parse
 from otel_bedrock.testing import FakeBedrock
 from otel_bedrock.testing.capture import capture
@@ -188,6 +194,38 @@ def test_counters_are_exact_with_every_span_sampled_out(bedrock):
                 getattr(bill, field) or 0 for bill in billed if bill.operation != "CountTokens"
             )
             assert captured.total(f"gen_ai.client.inference.usage.{metric}") == total
+
+
+def test_past_the_sdks_limit_of_series_calls_go_on_and_totals_stay_right(bedrock):
+    if "aggregation_cardinality_limit" not in signature(View).parameters:
+        pytest.skip("this version of the SDK has no limit")
+    reader = InMemoryMetricReader()
+    views = [View(instrument_name="*", aggregation_cardinality_limit=3)]
+    given = Given(
+        read_config({}), TracerProvider(), MeterProvider([reader], views=views), None, False
+    )
+    models = [f"acme.model-{number}-v1:0" for number in range(10)]
+    before, billed = exchange(given), len(bedrock.bill)
+    try:
+        for model in models:
+            bedrock.client().converse(modelId=model, messages=HELLO)
+    finally:
+        exchange(before)
+    points = list(_points(reader.get_metrics_data(), "inference.usage.input_tokens"))
+    assert sum(point.value for point in points) == sum(
+        bill.input_tokens for bill in bedrock.bill[billed:]
+    )
+    # What the SDK does not tell apart any more stands in one series.
+    assert [dict(point.attributes) for point in points].count({"otel.metric.overflow": True}) == 1
+    assert len(points) < len(models)
+
+
+def _points(data, name):
+    for resource in data.resource_metrics:
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                if metric.name.endswith(name):
+                    yield from metric.data.data_points
 
 
 def test_counters_equal_the_sums_of_the_histograms(bedrock):
