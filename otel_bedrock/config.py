@@ -16,6 +16,8 @@ SEMCONV_141 = "v1.41"
 SEMCONV_BOTH = "both"
 SEMCONV_LATEST = "latest"
 
+SERVICE_QUOTAS = "service-quotas"
+
 NO_CONTENT = "NO_CONTENT"
 SPAN_ONLY = "SPAN_ONLY"
 EVENT_ONLY = "EVENT_ONLY"
@@ -39,6 +41,9 @@ class Settings(TypedDict, total=False):
     attribution_baggage_keys: tuple[str, ...]
     model_aliases: Mapping[str, str]
     resolve_models: bool
+    prices: Any
+    burndown: Mapping[str, int]
+    quota_limits: Mapping[str, Any] | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,9 @@ class Config:
     attribution_baggage_keys: tuple[str, ...] = ()
     model_aliases: Mapping[str, str] | None = None
     resolve_models: bool = False
+    prices: Any = None
+    burndown: Mapping[str, int] | None = None
+    quota_limits: Mapping[str, Mapping[str, int]] | str | None = None
     otlp_endpoint: str | None = None
 
 
@@ -115,6 +123,38 @@ def _mapping(value: Any) -> Mapping[str, str]:
     ):
         raise Invalid(f"expected a mapping from id to model id; got {value!r}")
     return dict(value)
+
+
+def _factors(value: Any) -> Mapping[str, int]:
+    pairs = _mapping(value) if isinstance(value, str) else value
+    if not isinstance(pairs, Mapping) or not all(isinstance(key, str) for key in pairs):
+        raise Invalid(f"expected a mapping from model id to a whole number; got {value!r}")
+    return {key: _whole(number) for key, number in pairs.items()}
+
+
+def _limits(value: Any) -> Mapping[str, Mapping[str, int]] | str:
+    if value == SERVICE_QUOTAS:
+        return SERVICE_QUOTAS
+    if isinstance(value, str):
+        value = _mapping(value)
+    if not isinstance(value, Mapping):
+        raise Invalid(f"expected {SERVICE_QUOTAS!r} or a mapping from model id; got {value!r}")
+    found = {}
+    for model, limit in value.items():
+        periods = limit if isinstance(limit, Mapping) else {"minute": limit}
+        if not isinstance(model, str) or not set(periods) <= {"minute", "day"}:
+            raise Invalid(f"expected model ids with tokens by minute and day; got {value!r}")
+        found[model] = {period: _whole(tokens) for period, tokens in periods.items()}
+    return found
+
+
+def _prices(value: Any) -> Any:
+    kinds = (str, os.PathLike, Mapping)
+    if not isinstance(value, kinds) and not callable(value) and not hasattr(value, "rates"):
+        raise Invalid(
+            f"expected 'genai-prices', a JSON file's path, a mapping or a function; got {value!r}"
+        )
+    return value
 
 
 def _content(value: Any) -> str:
@@ -255,6 +295,28 @@ SETTINGS = (
         _flag,
         "Ask Bedrock's control plane, in the background and once for each, what opaque ARNs stand"
         " for; needs the IAM action of their kind, such as `bedrock:GetInferenceProfile`.",
+    ),
+    Setting(
+        "prices",
+        "OTEL_BEDROCK_PRICES",
+        _prices,
+        "What calls cost: `genai-prices` (extra `cost`), a JSON file's path, a table or a function;"
+        " see Cost.",
+    ),
+    Setting(
+        "burndown",
+        "OTEL_BEDROCK_BURNDOWN",
+        _factors,
+        "Quota tokens that an output token costs, where they differ from the built-in table:"
+        " `anthropic.claude-sonnet-4-6=5,…`.",
+    ),
+    Setting(
+        "quota_limits",
+        "OTEL_BEDROCK_QUOTA_LIMITS",
+        _limits,
+        "Your quotas, for the gauge: `us.amazon.nova-lite-v1:0=400000,…` in tokens a minute (as an"
+        ' argument also `{"minute": …, "day": …}`), or `service-quotas` to ask Service Quotas'
+        " once, in the background (needs `servicequotas:ListServiceQuotas`).",
     ),
 )
 

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,7 +179,7 @@ def instrument(
             values of environment variables warn, and the default is taken.
     """
     given = Given(
-        config=read_config({"otlp_endpoint": otlp_endpoint, **settings}),
+        config=configure({"otlp_endpoint": otlp_endpoint, **settings}),
         tracer_provider=tracer_provider,
         meter_provider=meter_provider,
         logger_provider=logger_provider,
@@ -187,6 +187,16 @@ def instrument(
     )
     _activate(given)
     BedrockInstrumentor()._is_instrumented_by_opentelemetry = True
+
+
+def configure(arguments: Mapping[str, Any]) -> Config:
+    """Return the Config of `arguments`, and raise where what they name cannot be had."""
+    config = read_config(arguments)
+    if arguments.get("prices") is not None:
+        from otel_bedrock.pricing import open_prices
+
+        open_prices(config.prices)
+    return config
 
 
 def _recorder(given: Given) -> Recorder:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
-from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import SpanKind
 
 from otel_bedrock import shield, signals
@@ -23,28 +21,19 @@ from otel_bedrock.config import (
 )
 from otel_bedrock.content import open_gate
 from otel_bedrock.errors import REFUSALS
-from otel_bedrock.model_id import ModelId
-from otel_bedrock.quota import burndown
+from otel_bedrock.gauges import Quotas, quotas_of
 from otel_bedrock.recording import Recording
 from otel_bedrock.version import __version__
 
 if TYPE_CHECKING:
     from otel_bedrock.content.details import Details
+    from otel_bedrock.costs import Costs
 
 Attributes = dict[str, Any]
 Measurement = tuple[str, float, Attributes]
 
 _DEFAULT_TIER = "default"
 _CLIENT = SpanKind.CLIENT
-
-# The models on metrics, by meter provider: the SDK keeps the callbacks of the first instrument
-# of a name, so that a Recorder that replaces another must go on where that one was.
-_quota_of: WeakKeyDictionary[metrics.MeterProvider, dict[ModelId, None]] = WeakKeyDictionary()
-_quota_of_global: dict[ModelId, None] = {}
-
-
-def _models_of(provider: metrics.MeterProvider | None) -> dict[ModelId, None]:
-    return _quota_of_global if provider is None else _quota_of.setdefault(provider, {})
 
 
 def sets_of(semconv: str) -> frozenset[str]:
@@ -96,8 +85,13 @@ class Recorder:
 
             self.details = Details(logger_provider, schema)
         meter = metrics.get_meter("otel_bedrock", __version__, meter_provider, schema_url=schema)
-        self.instruments = dict(_instruments(meter, config, self.sets, self._burndowns))
-        self._quota = _models_of(meter_provider)
+        self.quotas = quotas_of(meter_provider)
+        self.instruments = dict(_instruments(meter, config, self.sets, self.quotas))
+        self.costs: Costs | None = None
+        if config.prices is not None:
+            from otel_bedrock.costs import open_costs
+
+            self.costs = open_costs(config.prices)
         self.models = _Capped(config.model_limit)
         self._attributions = {
             key: _Capped(config.attribution_limit) for key in config.attribution_metric_keys
@@ -123,20 +117,6 @@ class Recorder:
         instrument = self.instruments.get("errors")
         if instrument is not None:
             instrument.add(1, {signals.SITE: site})
-
-    def _burndowns(self, _: CallbackOptions) -> Iterable[Observation]:
-        """Observe the models seen. Runs under the SDK's lock: it records nothing."""
-        for model in tuple(self._quota):
-            factor = burndown(model)
-            if factor is not None:
-                yield Observation(
-                    factor,
-                    {
-                        "gen_ai.provider.name": signals.PROVIDER_NAME,
-                        "gen_ai.request.model": model.name,
-                        "bedrock.model.base_id": model.base_id or "",
-                    },
-                )
 
     def start(self, call: Call) -> Recording:
         """Start the span of `call`, with what samplers need, and the clock."""
@@ -206,7 +186,8 @@ class Recorder:
                     base[attribute] = value
             base.update(who)
             if name == model.name and error is None:
-                self._quota[model] = None
+                config = self.config
+                self.quotas.see(model, call.region, config.burndown, config.quota_limits)
             found = base, {**base, signals.MODALITY: signals.MODALITY_UNKNOWN}
             self._bases[key] = found
         return found
@@ -296,20 +277,25 @@ def _instruments(
     meter: metrics.Meter,
     config: Config,
     sets: frozenset[str],
-    burndowns: Callable[[CallbackOptions], Iterable[Observation]],
+    quotas: Quotas,
 ) -> Iterable[tuple[str, Any]]:
     wanted = {signals.DEFAULT}
     if config.metrics == "all":
         wanted.add(signals.ALL)
     if config.time_per_output_chunk:
         wanted.add(signals.OPT_IN)
+    if config.prices is not None:
+        wanted.add(signals.PRICES)
+    if config.quota_limits is not None:
+        wanted.add(signals.LIMITS)
     if config.metrics == "none":
         wanted.clear()
     for row in signals.METRICS:
         if row.when not in wanted or not row.sets & sets:
             continue
         if row.kind == signals.GAUGE:
-            meter.create_observable_gauge(row.name, [burndowns], row.unit, row.sentence)
+            observe = _GAUGES[row.key](quotas)
+            meter.create_observable_gauge(row.name, [observe], row.unit, row.sentence)
         else:
             yield row.key, _MAKERS[row.kind](meter, row)
 
@@ -327,4 +313,9 @@ def _histogram(meter: metrics.Meter, row: signals.Metric) -> Any:
 _MAKERS: Mapping[str, Callable[[metrics.Meter, signals.Metric], Any]] = {
     signals.COUNTER: _counter,
     signals.HISTOGRAM: _histogram,
+}
+
+_GAUGES: Mapping[str, Callable[[Quotas], Any]] = {
+    "burndown": lambda quotas: quotas.observe_burndowns,
+    "limit": lambda quotas: quotas.observe_limits,
 }

@@ -165,6 +165,11 @@ class Recording:
                 span.set_attributes(self.recorder.describe(self, outcome))
         except Exception as error:
             shield.stop("recorder.describe", error)
+        if self.recorder.costs is not None:
+            try:
+                self.recorder.costs.tell(self, outcome, end[0])
+            except Exception as error:
+                shield.stop("recorder.cost", error)
         if self.content is not None:
             try:
                 self._tell_content(self.content, outcome, end[0])

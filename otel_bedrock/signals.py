@@ -27,6 +27,7 @@ TTL_UNKNOWN = "unknown"
 MISSING_REASON = "bedrock.usage.missing.reason"
 SITE = "site"
 POLICY = "policy"
+PERIOD = "bedrock.quota.period"
 METADATA_PREFIX = "bedrock.request_metadata."
 ATTRIBUTION_PREFIX = "bedrock.attribution."
 TOKEN_TYPE = "gen_ai.token.type"
@@ -34,7 +35,7 @@ MODALITY = "gen_ai.token.modality"
 MODALITY_UNKNOWN = "unknown"
 
 CALL, PARAMETER, OUTCOME, USAGE, FIXED = "call", "parameter", "outcome", "usage", "fixed"
-CONTENT = "content"
+CONTENT, COST = "content", "cost"
 # On the event with content; a span has the message as the description of its status.
 ERROR_MESSAGE = "error.message"
 
@@ -153,6 +154,12 @@ ATTRIBUTES = (
     Attribute("aws.request_id", "string", OUTCOME, "request_id", "The request's id at AWS."),
     Attribute("error.type", "string", OUTCOME, "error_type",
               "Bedrock's error code, else the exception's class.", False, True),
+    Attribute("bedrock.cost.usd", "double", COST, "usd",
+              "Opt-in (`prices`): what the call cost in US dollars; absent where not known."),
+    Attribute("bedrock.cost.source", "string", COST, "source",
+              "Opt-in (`prices`): whose prices those are."),
+    Attribute("bedrock.cost.date", "string", COST, "date",
+              "Opt-in (`prices`): the day of their data, where the source says it."),
     Attribute("gen_ai.input.messages", "string", CONTENT, "input",
               "Opt-in (`capture_content`): what was said to the model, as JSON."),
     Attribute("gen_ai.output.messages", "string", CONTENT, "output",
@@ -164,9 +171,12 @@ ATTRIBUTES = (
 )
 # fmt: on
 
+COSTS = tuple((row.field, row.key) for row in ATTRIBUTES if row.source == COST)
+
 COUNTER, HISTOGRAM, GAUGE = "counter", "histogram", "gauge"
 
 DEFAULT, ALL, OPT_IN = "default", "metrics=all", "opt-in"
+PRICES, LIMITS = "prices", "quota_limits"
 
 _TOKENS = tuple(4**power for power in range(14))
 _SECONDS = tuple(0.01 * 2**power for power in range(14))
@@ -232,6 +242,12 @@ METRICS = (
     Metric("burndown", "bedrock.client.quota.burndown", GAUGE, "1",
            "Quota tokens that an output token of a model costs, for each model seen; rules compute"
            " quota tokens a minute from it: uncached input + cache write + output times burndown."),
+    Metric("limit", "bedrock.client.quota.limit", GAUGE, "{token}",
+           "The quota of each model seen, in quota tokens a `bedrock.quota.period`: minute or day;"
+           " quota tokens over it are the utilisation.", when=LIMITS),
+    Metric("cost", "bedrock.client.cost", COUNTER, "{USD}",
+           "US dollars that calls cost; those whose price is not known are not in it.",
+           when=PRICES),
     Metric("missing", "bedrock.client.usage.missing", COUNTER, "{call}",
            "Calls whose usage Bedrock never sent; `bedrock.usage.missing.reason`: aborted,"
            " error, unsupported."),

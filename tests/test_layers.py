@@ -44,6 +44,8 @@ LAYERS = (
         "signals",
         "recorder",
         "recording",
+        "costs",
+        "gauges",
         "streams",
         "aio_streams",
         "abandoned",

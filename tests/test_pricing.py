@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from otel_bedrock.call import Call, Outcome, Usage
 from otel_bedrock.model_id import parse
 from otel_bedrock.pricing import open_prices, price, price_call
+from otel_bedrock.testing import FakeBedrock, capture
 
 SONNET = "anthropic.claude-sonnet-4-5-20250929-v1:0"
 PROFILE = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc"
@@ -301,3 +302,89 @@ def test_the_table_in_the_docstring_is_one():
     text = "\n".join(line.partition("  #")[0] for line in lines)
     text = text.replace('"24.75", }', '"24.75"}').replace('"3.00", }', '"3.00"}')
     assert open_prices(json.loads(text.replace("{}", '{"input": 1}'))).date == "2026-11-01"
+
+
+MESSAGE = [{"role": "user", "content": [{"text": "Hello!"}]}]
+
+
+def _cost_of(bill, entry):
+    return sum(
+        Decimal(count) * Decimal(entry[name]) / 1_000_000
+        for name, count in (("input", bill.input_tokens), ("output", bill.output_tokens))
+    )
+
+
+def test_calls_tell_what_they_cost_on_span_and_metric():
+    nova, free = "us.amazon.nova-lite-v1:0", "amazon.nova-micro-v1:0"
+    entry = {"input": "60", "output": "240", "cache_read": 1, "cache_write": 1}
+    table = {
+        "source": "contract 7",
+        "date": "2026-11-01",
+        "models": {"amazon.nova-lite-v1:0": entry, free: {"input": 0, "output": 0}},
+    }
+    with FakeBedrock() as bedrock, capture(prices=table) as captured:
+        client = bedrock.client()
+        client.converse(modelId=nova, messages=MESSAGE)
+        list(client.converse_stream(modelId=nova, messages=MESSAGE)["stream"])
+        body = json.dumps({"messages": MESSAGE})
+        client.invoke_model(modelId=nova, body=body)["body"].read()
+        list(client.invoke_model_with_response_stream(modelId=nova, body=body)["body"])
+        client.converse(modelId=free, messages=MESSAGE)
+        client.converse(modelId="amazon.nova-pro-v1:0", messages=MESSAGE)
+        bedrock.throttle()
+        with pytest.raises(client.exceptions.ThrottlingException):
+            client.converse(modelId=nova, messages=MESSAGE)
+        spans, points = captured.spans, captured.points
+        bills = list(bedrock.bill)
+    costs = [span.attributes.get("bedrock.cost.usd") for span in spans]
+    expected = [float(_cost_of(bill, entry)) for bill in bills[:4]]
+    assert costs == [*expected, 0.0, None, None]
+    assert all(cost > 0 for cost in expected)
+    assert spans[0].attributes["bedrock.cost.source"] == "contract 7"
+    assert spans[0].attributes["bedrock.cost.date"] == "2026-11-01"
+    assert "bedrock.cost.source" not in spans[5].attributes
+    told = {
+        point.attributes["gen_ai.request.model"]: point.value
+        for point in points
+        if point.metric == "bedrock.client.cost"
+    }
+    assert told == {nova: pytest.approx(sum(expected)), free: 0.0}
+
+
+def test_a_broken_off_stream_has_no_cost():
+    nova = "amazon.nova-lite-v1:0"
+    table = {"models": {nova: {"input": "60", "output": "240"}}}
+    with FakeBedrock() as bedrock, capture(prices=table) as captured:
+        stream = bedrock.client().converse_stream(modelId=nova, messages=MESSAGE)["stream"]
+        next(iter(stream))
+        stream.close()
+        assert "bedrock.cost.usd" not in captured.span.attributes
+        assert captured.total("bedrock.client.cost") is None
+
+
+def test_without_prices_nothing_is_told_of_costs():
+    with FakeBedrock() as bedrock, capture() as captured:
+        bedrock.client().converse(modelId="amazon.nova-lite-v1:0", messages=MESSAGE)
+        assert not any("cost" in key for key in captured.span.attributes)
+        assert captured.total("bedrock.client.cost") is None
+
+
+def test_a_function_that_fails_does_not_reach_the_call():
+    def broken(question):
+        raise RuntimeError
+
+    with FakeBedrock() as bedrock, capture(prices=broken) as captured:
+        bedrock.client().converse(modelId="amazon.nova-lite-v1:0", messages=MESSAGE)
+        assert captured.total("gen_ai.client.inference.usage.input_tokens") > 0
+        assert captured.total("bedrock.client.cost") is None
+
+
+def test_wrong_prices_raise_from_instrument_and_only_warn_from_the_environment(monkeypatch, caplog):
+    with pytest.raises(ValueError, match=r"prices\.models: expected an object"), capture(prices={}):
+        pass
+    monkeypatch.setenv("OTEL_BEDROCK_PRICES", "nowhere.json")
+    with FakeBedrock() as bedrock, capture() as captured:
+        bedrock.client().converse(modelId="amazon.nova-lite-v1:0", messages=MESSAGE)
+        assert captured.total("bedrock.client.cost") is None
+    assert "'nowhere.json' cannot be read" in caplog.text
+    assert "no costs are reported" in caplog.text

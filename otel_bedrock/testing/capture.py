@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import Unpack
 
 from otel_bedrock import abandoned
-from otel_bedrock.config import Settings, read_config
-from otel_bedrock.instrumentor import Given, exchange
+from otel_bedrock.config import Settings
+from otel_bedrock.instrumentor import Given, configure, exchange
 from otel_bedrock.testing.logbook import Event, keep_events
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def capture(*, sampler: Sampler | None = None, **settings: Unpack[Settings]) -> 
     meter_provider = MeterProvider(metric_readers=[reader])
     logger_provider, events = keep_events()
     given = Given(
-        config=read_config(settings),
+        config=configure(settings),
         tracer_provider=tracer_provider,
         meter_provider=meter_provider,
         logger_provider=logger_provider,
