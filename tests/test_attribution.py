@@ -398,6 +398,33 @@ def test_a_coroutine_handed_to_a_loop_in_another_thread_takes_it_along():
     assert found == {"tenant": "acme"}
 
 
+def test_tasks_with_an_asynchronous_client_are_told_apart(bedrock):
+    aiobotocore = pytest.importorskip("aiobotocore.session", reason="aiobotocore is not installed")
+
+    async def run():
+        session = aiobotocore.get_session()
+        async with session.create_client(
+            "bedrock-runtime", endpoint_url=bedrock.url, region_name="us-east-1"
+        ) as client:
+
+            async def begin(tenant):
+                with attribution(tenant=tenant):
+                    answer = await client.converse_stream(modelId=NOVA, messages=HELLO)
+                return answer["stream"]
+
+            streams = await asyncio.gather(*(begin(f"t{number}") for number in range(4)))
+            with attribution(tenant="reader"):
+                for stream in streams:
+                    async for _ in stream:
+                        pass
+
+    with capture(attribution_metric_keys=("tenant",)) as captured:
+        asyncio.run(run())
+        tenants = sorted(_who(span.attributes)["tenant"] for span in captured.spans)
+        counted = {_who(p.attributes)["tenant"] for p in captured.points if p.metric == INPUT}
+    assert tenants == sorted(counted) == ["t0", "t1", "t2", "t3"]
+
+
 # --- Baggage -------------------------------------------------------------------------------
 
 
