@@ -15,6 +15,7 @@ from otel_bedrock import answer, usage
 from otel_bedrock.call import Usage
 from otel_bedrock.paths import dig
 from otel_bedrock.providers import Provider
+from otel_bedrock.usage import Report
 
 Clock = Callable[[], float]
 _clock: Clock = time.perf_counter
@@ -187,8 +188,11 @@ class InvokeEvents:
             chunk = json.loads(data)
         except (ValueError, RecursionError):
             return
-        if not isinstance(chunk, Mapping):
-            return
+        if isinstance(chunk, Mapping):
+            self.take(chunk)
+
+    def take(self, chunk: Mapping[str, Any]) -> None:
+        """Take one chunk that is parsed already, as in an invocation log."""
         self._report = usage.merge(self._report, usage.read_body(chunk))
         details = answer.read_body_details(chunk, self._provider)
         self._found.update(details)
@@ -211,7 +215,11 @@ class InvokeEvents:
         return {**self._found, "complete": self._ended}
 
     def usage(self, *, exhausted: bool = False) -> Usage | None:
-        return usage.decide((self._report, self._metrics), final=exhausted or self._ended)
+        return usage.decide(self.reports(), final=exhausted or self._ended)
+
+    def reports(self) -> tuple[Report | None, Report | None]:
+        """Return what the chunks said of usage by now, the most trusted first."""
+        return self._report, self._metrics
 
 
 class TraceEvents:

@@ -101,8 +101,11 @@ def read_call(
 def read_json(body: Any, limit: int) -> Mapping[str, Any] | None:
     """Return a request body as a JSON object; None where it is none, too large or a file.
 
-    A file-like body is the caller's: reading it would change what is sent.
+    A file-like body is the caller's: reading it would change what is sent. That of an
+    invocation log is parsed already.
     """
+    if isinstance(body, Mapping):
+        return body
     if isinstance(body, memoryview):
         if body.nbytes > limit:
             return None

@@ -31,6 +31,7 @@ HEADERS = "headers"
 BODY = "body"
 METRICS = "metrics"
 TRACE = "trace"
+LOG = "log"
 
 METRICS_KEY = "amazon-bedrock-invocationMetrics"
 
@@ -174,6 +175,21 @@ _HEADER_NAMES = (
     ("cache_write", "x-amzn-bedrock-cache-write-input-token-count"),
 )
 
+# Where a model invocation log has the counts: beside the bodies, so also without them.
+_LOG_SHAPE = Shape(
+    "invocation log",
+    anchors=(
+        "input.inputTokenCount",
+        "output.outputTokenCount",
+        "input.cacheReadInputTokenCount",
+        "input.cacheWriteInputTokenCount",
+    ),
+    input=("input.inputTokenCount",),
+    output=("output.outputTokenCount",),
+    cache_read=("input.cacheReadInputTokenCount",),
+    cache_write=("input.cacheWriteInputTokenCount",),
+)
+
 _TTL_FIELDS = {"5m": "cache_write_5m", "1h": "cache_write_1h"}
 
 _THINKING = "usage.output_tokens_details.thinking_tokens"
@@ -277,6 +293,11 @@ def read_metrics(chunk: Any) -> Report | None:
     """Read the `amazon-bedrock-invocationMetrics` of a stream's last chunk."""
     metrics = chunk.get(METRICS_KEY) if isinstance(chunk, Mapping) else None
     return None if metrics is None else _read(_METRICS_SHAPE, metrics, METRICS)
+
+
+def read_log(record: Any) -> Report | None:
+    """Read the token counts of a model invocation log's record, which exclude cache tokens."""
+    return _read(_LOG_SHAPE, record, LOG)
 
 
 def merge(older: Report | None, newer: Report | None) -> Report | None:

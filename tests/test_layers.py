@@ -63,6 +63,7 @@ SIDE_DOORS = {
     "aws_lambda",
     "testing",
     "cli",
+    "invocation_logs",
     "receiver",
     "otlp",
     "otlp_server",
@@ -157,5 +158,6 @@ def test_importing_brings_nothing_heavy():
         "aiobotocore",
         "otel_bedrock.cli",
         "otel_bedrock.testing",
+        "otel_bedrock.invocation_logs",
     )
     assert [name for name in loaded if name.startswith(heavy)] == []

@@ -42,6 +42,11 @@ COMMANDS = (
         "otel_bedrock.cli.fake:run",
     ),
     Command(
+        "logs",
+        "Read Bedrock's own logs: the calls that others made.",
+        "otel_bedrock.cli.logs:run",
+    ),
+    Command(
         "signals",
         "List every span attribute and metric that leaves a process.",
         "otel_bedrock.cli.signals:run",

@@ -1,0 +1,50 @@
+"""TABLE: `otel-bedrock logs …`, the commands over Bedrock's model invocation logs."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+
+from otel_bedrock.cli.commands import Command
+
+MISUSED = 2
+
+# In the order of the help.
+COMMANDS: tuple[Command, ...] = ()
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the command; returns its exit code."""
+    if not argv or argv[0].startswith("-"):
+        parser = _parser()
+        parser.parse_args(argv)
+        parser.print_help()
+        return 0
+    name, *rest = argv
+    for command in COMMANDS:
+        if command.name == name:
+            return command.load()(rest)
+    names = [command.name for command in COMMANDS]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    print(
+        f"otel-bedrock logs: no command {name!r}."
+        + (f" Did you mean {near[0]!r}?" if near else "")
+        + f"\nThe commands are: {', '.join(names)}. See: otel-bedrock logs --help",
+        file=sys.stderr,
+    )
+    return MISUSED
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max((len(command.name) for command in COMMANDS), default=0)
+    lines = [f"  {command.name:{width}}  {command.sentence}" for command in COMMANDS]
+    return argparse.ArgumentParser(
+        prog="otel-bedrock logs",
+        usage="otel-bedrock logs COMMAND [options]",
+        description="Read the model invocation logs that Bedrock writes to S3 or CloudWatch Logs:"
+        " the calls of the console, of other languages and of everybody else in the account.",
+        epilog="\n".join(["commands:", *lines]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )

@@ -1,0 +1,114 @@
+"""Files: invocation logs in local files and folders, or on standard input."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from otel_bedrock.invocation_logs.inflate import Broken, inflate
+from otel_bedrock.invocation_logs.layout import holds_records, hour_of, in_range
+from otel_bedrock.invocation_logs.parsing import loads
+from otel_bedrock.invocation_logs.reading import LogObject, SourceError
+
+STDIN = "-"
+# What is read of a folder; a file that is named itself is read whatever its name.
+SUFFIXES = frozenset((".json", ".jsonl", ".ndjson", ".log", ".txt", ".gz"))
+
+_CHUNK = 1 << 18
+_MAGIC = b"\x1f\x8b"
+_LARGEST_BODY = 64 * 1024 * 1024
+
+
+class Files:
+    """A file, or a folder with all that it holds; `-` is standard input."""
+
+    def __init__(self, path: str) -> None:
+        self.name = path
+        self._path = Path(path)
+
+    def objects(self, since: datetime | None, until: datetime | None) -> Iterator[LogObject]:
+        """Give the files that may hold records of that time, by their paths."""
+        if self.name == STDIN:
+            yield LogObject("standard input", None, None, _read_stdin)
+            return
+        if not self._path.exists():
+            raise SourceError(f"{self.name}: there is no such file or folder")
+        if not self._path.is_dir():
+            yield _log_of(self._path, self._path.parent)
+            return
+        for path in _walk(self._path):
+            below = path.relative_to(self._path).as_posix()
+            whole = path.resolve().as_posix()
+            if not _is_hidden(below) and path.suffix in SUFFIXES and holds_records(whole):
+                hour = hour_of(whole)
+                if in_range(hour, since, until):
+                    yield _log_of(path, self._path, hour)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Give the files under `folder` in the order of their paths, a folder at a time."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise SourceError(f"{folder}: {error.strerror}") from error
+    for entry in entries:
+        if entry.is_dir():
+            if not entry.is_symlink():
+                yield from _walk(Path(entry.path))
+        elif entry.is_file():
+            yield Path(entry.path)
+
+
+def _is_hidden(below: str) -> bool:
+    return any(part.startswith(".") for part in below.split("/"))
+
+
+def _log_of(path: Path, root: Path, hour: datetime | None = None) -> LogObject:
+    try:
+        stat = path.stat()
+        with path.open("rb") as file:
+            plain = not file.read(2).startswith(_MAGIC)
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror}") from error
+    return LogObject(
+        name=str(path.resolve()),
+        mark=f"{stat.st_size}:{stat.st_mtime_ns}",
+        size=stat.st_size,
+        open=partial(_read, path),
+        hour=hour,
+        fetch=partial(_fetch, path.parent),
+        grows=plain,
+        seekable=plain,
+    )
+
+
+def _read(path: Path, offset: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(offset)
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def _read_stdin(_: int) -> Iterator[bytes]:
+    # What a pipe has by now, at least a byte.
+    while chunk := os.read(sys.stdin.fileno(), _CHUNK):
+        yield chunk
+
+
+def _fetch(folder: Path, path: str) -> Any:
+    """Return an off-loaded body from beside the file, where a copy of the bucket has it."""
+    here = folder / "data" / path.rsplit("/", 1)[-1]
+    try:
+        body = b""
+        for chunk in inflate(_read(here, 0)):
+            body += chunk
+            if len(body) > _LARGEST_BODY:
+                return None
+        return loads(body)
+    except (OSError, Broken, ValueError):
+        return None

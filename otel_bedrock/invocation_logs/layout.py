@@ -1,0 +1,65 @@
+"""Layout: how Bedrock names the objects of its logs, read from a key or a path.
+
+`[prefix/]AWSLogs/<account>/BedrockModelInvocationLogs/<region>/YYYY/MM/DD/HH/<time>_<random>.json.gz`;
+off-loaded bodies stand beside them in `data/`.
+https://docs.aws.amazon.com/bedrock/latest/userguide/model-invocation-logging.html
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+
+SERVICE = "BedrockModelInvocationLogs"
+HOUR = timedelta(hours=1)
+
+_HOUR = re.compile(r"(?:^|/)(\d{4})/(\d\d)/(\d\d)/(\d\d)/(?!.*/\d{4}/\d\d/\d\d/\d\d/)")
+# What Bedrock and CloudWatch write to see whether they may.
+_CHECKS = ("permission-check", "aws-logs-write-test")
+_BODY = re.compile(r"(?:^|/)data/[^/]*_(?:input|output)\.json(?:\.gz)?$")
+
+
+def hour_of(key: str) -> datetime | None:
+    """Return the hour that a key was written in; None where it has no such layout."""
+    match = _HOUR.search(key.replace("\\", "/"))
+    if match is None:
+        return None
+    year, month, day, hour = map(int, match.groups())
+    try:
+        return datetime(year, month, day, hour, tzinfo=timezone.utc)
+    except ValueError:
+        return None
+
+
+def holds_records(key: str) -> bool:
+    """Say whether an object is one of records: no body, and no check of a permission."""
+    key = key.replace("\\", "/")
+    if any(word in key for word in _CHECKS):
+        return False
+    if hour_of(key) is not None and "/data/" in key[_hour_end(key) - 1 :]:
+        return False
+    return _BODY.search(key) is None
+
+
+def _hour_end(key: str) -> int:
+    match = _HOUR.search(key)
+    return match.end() if match is not None else 0
+
+
+def in_range(hour: datetime | None, since: datetime | None, until: datetime | None) -> bool:
+    """Say whether an object of `hour` may hold records of that time.
+
+    A record is written after its call, so never in an earlier hour, and often in a later one:
+    `until` bounds records, not objects.
+    """
+    return hour is None or since is None or hour + HOUR > since
+
+
+def hours(since: datetime, until: datetime) -> list[datetime]:
+    """Return every hour from that of `since` to that of `until`."""
+    hour = since.astimezone(timezone.utc).replace(minute=0, second=0, microsecond=0)
+    found = []
+    while hour <= until:
+        found.append(hour)
+        hour += HOUR
+    return found

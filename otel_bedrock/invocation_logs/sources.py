@@ -1,0 +1,45 @@
+"""TABLE: one row for each kind of source, by how it is written on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+from otel_bedrock.invocation_logs.reading import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One row: what a source begins with, what makes it, and what the help says.
+
+    `target` is `module:class`, imported only where it is used: files need no boto3.
+    """
+
+    prefix: str
+    target: str
+    sentence: str
+
+    def load(self) -> Callable[[str], Source]:
+        """Import what makes such a source."""
+        module, _, name = self.target.partition(":")
+        made: Callable[[str], Source] = getattr(import_module(module), name)
+        return made
+
+
+_HERE = "otel_bedrock.invocation_logs"
+
+# The first that fits.
+KINDS = (
+    Kind("", f"{_HERE}.files:Files", "a file or a folder with all that it holds; - for stdin"),
+)
+
+
+def open_source(text: str) -> Source:
+    """Make the source that `text` names.
+
+    Raises:
+        SourceError: it is written wrongly.
+    """
+    kind = next(kind for kind in KINDS if text.startswith(kind.prefix))
+    return kind.load()(text)

@@ -1,0 +1,89 @@
+"""Wrappers: what CloudWatch, Kinesis and the AWS CLI put around records, taken off.
+
+A value of a file, an event of CloudWatch Logs or the payload of a subscription gives any number
+of records; what is none of these is given as a Corrupt, so that nothing goes by unnoticed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from typing import Any
+
+from otel_bedrock.invocation_logs.inflate import Broken, inflate
+from otel_bedrock.invocation_logs.parsing import loads
+from otel_bedrock.invocation_logs.record import is_record
+from otel_bedrock.invocation_logs.values import Corrupt
+
+# Members that hold a list of wrapped things: `aws logs get-log-events` and `filter-log-events`,
+# a subscription's payload, a query of Logs Insights, an event of Kinesis or S3's export.
+_LISTS = ("events", "logEvents", "results", "Records")
+# Members that hold one thing, as text or as JSON: an event's message, as the APIs and as Logs
+# Insights name it.
+_MESSAGES = ("message", "@message")
+# Members that hold a payload in gzip and base64: of a Lambda function, of Kinesis.
+_PAYLOADS = (("awslogs", "data"), ("kinesis", "data"))
+_DEEPEST = 8
+
+
+def unwrap(value: Any, line: int = 0, depth: int = 0) -> Iterator[Any]:
+    """Yield the records in `value`, as dicts, and a Corrupt for what is no record."""
+    if is_record(value):
+        yield value
+        return
+    if depth > _DEEPEST:
+        yield Corrupt(line, "wrapped too deeply")
+        return
+    if isinstance(value, Corrupt):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from unwrap(item, line, depth + 1)
+    elif isinstance(value, dict):
+        yield from _unwrap_object(value, line, depth + 1)
+    else:
+        yield Corrupt(line, f"expected an invocation log record, got {type(value).__name__}")
+
+
+def _unwrap_object(value: dict[str, Any], line: int, depth: int) -> Iterator[Any]:
+    # CloudWatch sends one to see whether a subscription's destination is there.
+    if value.get("messageType") == "CONTROL_MESSAGE":
+        return
+    if "field" in value and "value" in value:
+        if value["field"] in _MESSAGES:
+            yield from _unwrap_text(value["value"], line, depth)
+        return
+    for name in _MESSAGES:
+        if name in value:
+            yield from _unwrap_text(value[name], line, depth)
+            return
+    for outer, inner in _PAYLOADS:
+        if isinstance(value.get(outer), dict):
+            yield from _unwrap_payload(value[outer].get(inner), line, depth)
+            return
+    for name in _LISTS:
+        if isinstance(value.get(name), list):
+            yield from unwrap(value[name], line, depth)
+            return
+    yield Corrupt(line, "an object that is no invocation log record")
+
+
+def _unwrap_text(text: Any, line: int, depth: int) -> Iterator[Any]:
+    if isinstance(text, str):
+        try:
+            text = loads(text.encode())
+        except ValueError:
+            yield Corrupt(line, "a log event whose message is no JSON")
+            return
+    yield from unwrap(text, line, depth)
+
+
+def _unwrap_payload(data: Any, line: int, depth: int) -> Iterator[Any]:
+    try:
+        packed = base64.b64decode(data, validate=True)
+        plain = loads(b"".join(inflate([packed])))
+    except (TypeError, ValueError, binascii.Error, Broken):
+        yield Corrupt(line, "a payload that is no JSON in gzip and base64")
+        return
+    yield from unwrap(plain, line, depth)
