@@ -254,6 +254,12 @@ def exchange(given: Given | None) -> Given | None:
         return before
 
 
+def current_config() -> Config | None:
+    """Return the settings in force; None where nothing is instrumented."""
+    given = _active.given
+    return None if given is None else given.config
+
+
 def uninstrument() -> None:
     """Take every patch off, and shut down the providers that instrument() made.
 

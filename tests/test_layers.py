@@ -31,6 +31,9 @@ LAYERS = (
         "pricing",
         "price_table",
         "price_library",
+        "countable",
+        "messages_api",
+        "count_input",
         "content.media",
         "content.excerpt",
         "content.parts",
@@ -57,6 +60,8 @@ LAYERS = (
     },
     # joining
     {"observers", "bracket", "patch", "instrumentor", "lookup", "control_plane"},
+    # joining, before a call
+    {"mantle", "counting"},
 )
 PURE = LAYERS[0] | LAYERS[1]
 SIDE_DOORS = {
