@@ -139,7 +139,6 @@ def test_a_profile_that_nobody_knows_is_not_asked_for(bedrock, client):
     assert bedrock.requests == []
 
 
-
 BODIES = {
     "str": lambda data: data.decode(),
     "bytes": bytes,
