@@ -113,15 +113,14 @@ def find_tools() -> Path:
     return folder
 
 
-class Stack:
-    """The three programs on free loopback ports, with their data in a temporary folder.
+class Programs:
+    """Programs on free loopback ports, with their data and logs in a temporary folder.
 
-    `tools` is where the programs are, `folder` where their data and logs are, and the rest are
-    their urls (without the /v1/traces that OTLP over HTTP adds).
+    `start` says what to start, and where `prometheus` and `jaeger` answer if it starts them.
+    Whatever is still running is ended when the block is left, the last one first. `tools` is
+    where the programs are, `folder` where their data and logs are.
     """
 
-    otlp_grpc: str
-    otlp_http: str
     prometheus: str
     jaeger: str
 
@@ -134,7 +133,10 @@ class Stack:
     def __enter__(self) -> Self:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                self._start()
+                self.folder = Path(
+                    self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="otel-bedrock-"))
+                )
+                self.start()
             except StackError as error:
                 self.__exit__(None, None, None)
                 if attempt == ATTEMPTS or "address already in use" not in str(error):
@@ -153,6 +155,62 @@ class Stack:
         traceback: TracebackType | None,
     ) -> None:
         self._cleanup.close()
+
+    def start(self) -> None:
+        """Start what is wanted."""
+
+    def log(self, program: str, lines: int = 20) -> str:
+        """Return the last lines that a program has written."""
+        path = self.folder / f"{program}.log"
+        text = path.read_text(errors="replace") if path.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def run(
+        self, program: str, arguments: list[str], environment: Mapping[str, str], name: str = ""
+    ) -> None:
+        """Start a program, under a name of its own where there are several of it."""
+        command = [str(self.tools / program), *arguments]
+        name = name or program
+        setpriv = shutil.which("setpriv")
+        if setpriv:  # Linux: even if we are killed, the kernel ends the program
+            command = [setpriv, "--pdeathsig", "TERM", *command]
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, **environment},
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for us, who then end the programs in order
+            )
+        self.running[name] = process
+        self._cleanup.callback(stop, process)
+
+    def kill(self, name: str) -> None:
+        """End a program with SIGKILL, as a crash or the kernel would."""
+        process = self.running[name]
+        process.kill()
+        process.wait()
+
+    def await_health(self, program: str, url: str) -> None:
+        """Wait until a program says that it is ready."""
+        process = self.running[program]
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            try:
+                with direct(url, timeout=1):
+                    return
+            except OSError:  # refused, timed out, or a status other than 2xx
+                pass
+            if process.poll() is not None:
+                state = f"ended with {process.returncode} before it was healthy"
+            elif time.monotonic() > deadline:
+                state = f"not healthy at {url} after {START_TIMEOUT:g} s"
+            else:
+                time.sleep(0.05)
+                continue
+            raise StackError(f"{program}: {state}. Its last words:\n{self.log(program)}")
 
     def query(self, promql: str) -> list[tuple[dict[str, str], float]]:
         """Return labels and value of each series that the instant query gives now."""
@@ -178,16 +236,29 @@ class Stack:
         found = self._get(f"{self.jaeger}/api/v3/traces", asked, none_at=404)
         return sorted(read_spans(found["result"]) if found else [], key=lambda span: span["start"])
 
-    def log(self, program: str, lines: int = 20) -> str:
-        """Return the last lines that a program has written."""
-        path = self.folder / f"{program}.log"
-        text = path.read_text(errors="replace") if path.exists() else ""
-        return "\n".join(text.splitlines()[-lines:])
+    def _get(self, url: str, parameters: Mapping[str, str], none_at: int = 0) -> Any:
+        url = f"{url}?{urllib.parse.urlencode(parameters)}"
+        try:
+            with direct(url, timeout=10) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code == none_at:
+                    return None
+                said = error.read().decode(errors="replace")
+            raise StackError(f"{url}: {error.code}: {said}") from None
 
-    def _start(self) -> None:
-        self.folder = Path(
-            self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="otel-bedrock-"))
-        )
+
+class Stack(Programs):
+    """Jaeger, Prometheus and the collector of the quick start.
+
+    Send OTLP to these urls (without the /v1/traces that OTLP over HTTP adds).
+    """
+
+    otlp_grpc: str
+    otlp_http: str
+
+    def start(self) -> None:
         # The collector is started last and so, as callbacks run in reverse, ended first: what it
         # still has in its queues finds the others there.
         at = {
@@ -210,8 +281,8 @@ class Stack:
             "OTELCOL_METRICS_PORT": at["otelcol_metrics"].rpartition(":")[2],
             "OTELCOL_STORAGE_DIR": str(self.folder / "otelcol"),
         }
-        self._run("jaeger", ["--config", str(COLLECTOR / "jaeger.yaml")], environment)
-        self._run(
+        self.run("jaeger", ["--config", str(COLLECTOR / "jaeger.yaml")], environment)
+        self.run(
             "prometheus",
             [
                 f"--config.file={COLLECTOR / 'prometheus.yaml'}",
@@ -221,58 +292,10 @@ class Stack:
             ],
             environment,
         )
-        self._await_health("jaeger", f"http://{at['jaeger_health']}/status")
-        self._await_health("prometheus", f"{self.prometheus}/-/ready")
-        self._run("otelcol-bedrock", ["--config", str(COLLECTOR / "otelcol.yaml")], environment)
-        self._await_health("otelcol-bedrock", f"http://{at['otelcol_health']}/")
-
-    def _run(self, program: str, arguments: list[str], environment: Mapping[str, str]) -> None:
-        command = [str(self.tools / program), *arguments]
-        setpriv = shutil.which("setpriv")
-        if setpriv:  # Linux: even if we are killed, the kernel ends the program
-            command = [setpriv, "--pdeathsig", "TERM", *command]
-        with (self.folder / f"{program}.log").open("wb") as log:
-            process = subprocess.Popen(
-                command,
-                env={**os.environ, **environment},
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for us, who then end the programs in order
-            )
-        self.running[program] = process
-        self._cleanup.callback(stop, process)
-
-    def _await_health(self, program: str, url: str) -> None:
-        process = self.running[program]
-        deadline = time.monotonic() + START_TIMEOUT
-        while True:
-            try:
-                with direct(url, timeout=1):
-                    return
-            except OSError:  # refused, timed out, or a status other than 2xx
-                pass
-            if process.poll() is not None:
-                state = f"ended with {process.returncode} before it was healthy"
-            elif time.monotonic() > deadline:
-                state = f"not healthy at {url} after {START_TIMEOUT:g} s"
-            else:
-                time.sleep(0.05)
-                continue
-            raise StackError(f"{program}: {state}. Its last words:\n{self.log(program)}")
-
-    def _get(self, url: str, parameters: Mapping[str, str], none_at: int = 0) -> Any:
-        url = f"{url}?{urllib.parse.urlencode(parameters)}"
-        try:
-            with direct(url, timeout=10) as response:
-                return json.load(response)
-        except urllib.error.HTTPError as error:
-            with error:
-                if error.code == none_at:
-                    return None
-                said = error.read().decode(errors="replace")
-            raise StackError(f"{url}: {error.code}: {said}") from None
+        self.await_health("jaeger", f"http://{at['jaeger_health']}/status")
+        self.await_health("prometheus", f"{self.prometheus}/-/ready")
+        self.run("otelcol-bedrock", ["--config", str(COLLECTOR / "otelcol.yaml")], environment)
+        self.await_health("otelcol-bedrock", f"http://{at['otelcol_health']}/")
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

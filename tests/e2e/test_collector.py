@@ -1,0 +1,294 @@
+"""What the configurations of collector/ promise, with the real collector."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import subprocess
+import time
+from collections import Counter
+
+import pytest
+from fleet import Fleet, Sink, send_log, send_spans, send_sums
+from stack import COLLECTOR, eventually
+
+from otel_bedrock import signals
+
+AGENT, GATEWAY, LOGS = "agent.yaml", "gateway.yaml", "logs.yaml"
+SETS = {
+    "otelcol": ["otelcol.yaml"],
+    "agent": [AGENT],
+    "gateway": [GATEWAY],
+    "logs": [LOGS],
+    "agent-keep-content": [AGENT, "overlays/keep-content.yaml"],
+    "agent-two-gateways": [AGENT, "overlays/two-gateways.yaml"],
+    "agent-kafka": [AGENT, "overlays/kafka-agent.yaml"],
+    "gateway-kafka": [GATEWAY, "overlays/kafka-gateway.yaml"],
+    "gateway-keep-all": [GATEWAY, "overlays/keep-all-traces.yaml"],
+    "gateway-remote-write": [GATEWAY, "overlays/remote-write.yaml"],
+    "jaeger": ["jaeger.yaml"],
+    "jaeger-on-disk": ["jaeger.yaml", "overlays/jaeger-on-disk.yaml"],
+}
+CANARY = "canary-7f3a: what the user said"
+# Metrics leave by gRPC too, to a sink.
+TO_SINK = """
+exporters:
+  otlp_grpc/sink: {endpoint: "${env:SINK}", tls: {insecure: true}}
+service:
+  pipelines:
+    metrics: {exporters: [otlp_grpc/sink]}
+    logs: {exporters: [otlp_grpc/sink]}
+"""
+
+
+@pytest.fixture
+def fleet(tools):
+    with Fleet() as started:
+        yield started
+
+
+@pytest.fixture
+def sink():
+    with Sink() as up:
+        yield up
+
+
+@pytest.fixture
+def to_sink(tmp_path):
+    path = tmp_path / "to-sink.yaml"
+    path.write_text(TO_SINK)
+    return path
+
+
+def span(**more):
+    return {"trace_id": secrets.token_bytes(16), "span_id": secrets.token_bytes(8), **more}
+
+
+@pytest.mark.parametrize("files", SETS.values(), ids=SETS)
+def test_every_configuration_is_valid(tools, files, tmp_path):
+    program = "jaeger" if files[0] == "jaeger.yaml" else "otelcol-bedrock"
+    arguments = [part for one in files for part in ("--config", str(COLLECTOR / one))]
+    done = subprocess.run(
+        [tools / program, "validate", *arguments],
+        env={**os.environ, "OTELCOL_STORAGE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_overlay_is_validated():
+    known = {one for files in SETS.values() for one in files}
+    found = {str(one.relative_to(COLLECTOR)) for one in COLLECTOR.glob("overlays/*.yaml")}
+    assert found <= known
+
+
+def test_the_agent_masks_content_and_no_count(fleet, sink):
+    """Content of any GenAI instrumentation goes; every other attribute arrives as it was sent."""
+    kept = {
+        one.key: {"int": 1234, "double": 0.5, "boolean": False, "string[]": ["a", "b"]}.get(
+            one.type, "some-value"
+        )
+        for one in signals.ATTRIBUTES
+        if one.source != signals.CONTENT
+    }
+    kept |= {
+        "gen_ai.token.type": "input",
+        "gen_ai.prompt.name": "greeting",
+        "llm.token_count.prompt": 5,
+    }
+    content = {one.key: CANARY for one in signals.ATTRIBUTES if one.source == signals.CONTENT}
+    content |= {
+        "gen_ai.prompt": CANARY,
+        "gen_ai.prompt.0.content": CANARY,
+        "gen_ai.completion.0.tool_calls.0.arguments": CANARY,
+        "llm.input_messages.0.message.content": CANARY,
+        "input.value": CANARY,
+        "output.value": CANARY,
+        "traceloop.entity.input": CANARY,
+        "gen_ai.tool.call.arguments": CANARY,
+    }
+    secret = "write to jane.doe@example.com with key AKIAABCDEFGHIJKLMNOP, card 4111 1111 1111 1111"
+    agent = fleet.collector("agent", [AGENT], {"OTELCOL_GATEWAY_ENDPOINT": sink.endpoint})
+    send_spans(
+        agent.grpc,
+        [
+            span(
+                attributes={**kept, **content, "note": secret},
+                events=[{**content}],
+                message=CANARY,
+                error=True,
+            )
+        ],
+    )
+    send_log(agent.grpc, CANARY, {"event.name": "gen_ai.user.message", **content})
+    send_log(agent.grpc, "an ordinary line", {})
+
+    eventually(lambda: sink.spans and len(sink.logs) == 2)
+    (arrived,) = sink.spans
+    assert CANARY not in repr(sink.spans)
+    assert CANARY not in repr(sink.logs)
+    assert {key: arrived["attributes"].get(key) for key in kept} == kept
+    assert set(content) <= set(arrived["attributes"])  # masked, so that one sees that it was there
+    assert "an ordinary line" in repr(sink.logs)
+    for part in ("jane.doe", "AKIA", "4111"):
+        assert part not in arrived["attributes"]["note"]
+
+
+def test_content_arrives_with_the_overlay_that_keeps_it(fleet, sink):
+    agent = fleet.collector(
+        "agent",
+        [AGENT, "overlays/keep-content.yaml"],
+        {"OTELCOL_GATEWAY_ENDPOINT": sink.endpoint},
+    )
+    send_spans(agent.grpc, [span(attributes={"gen_ai.input.messages": CANARY})])
+    eventually(lambda: CANARY in repr(sink.spans))
+
+
+def test_the_gateway_keeps_what_matters_and_every_count(fleet, sink, to_sink):
+    """Errors, expensive and slow calls; of the rest none at 0 %. Metrics do not care."""
+    gateway = fleet.collector(
+        "gateway",
+        [GATEWAY, to_sink],
+        {
+            "TRACES_OTLP_GRPC_ENDPOINT": sink.endpoint,
+            "SINK": sink.endpoint,
+            "OTELCOL_DECISION_WAIT": "1s",
+            "OTELCOL_KEEP_PERCENT": "0",
+        },
+    )
+    tokens = "gen_ai.usage.{}_tokens".format
+    wanted = {
+        "error": span(name="error", error=True),
+        "input": span(name="input", attributes={tokens("input"): 50_000}),
+        "output": span(name="output", attributes={tokens("output"): 8_000}),
+        "slow": span(name="slow", seconds=31),
+        "broken": span(name="broken", attributes={"bedrock.usage.complete": False}),
+        "retried": span(name="retried", attributes={"bedrock.retry_attempts": 2}),
+    }
+    plain = [
+        span(
+            name="plain",
+            attributes={
+                tokens("input"): 49_999,
+                tokens("output"): 7_999,
+                "bedrock.usage.complete": True,
+                "bedrock.retry_attempts": 0,
+            },
+        )
+        for _ in range(50)
+    ]
+    # A parent without fault, in a request of its own, goes with its child.
+    parent = span(name="parent", trace_id=wanted["error"]["trace_id"])
+    send_spans(gateway.grpc, [*plain, parent])
+    send_spans(gateway.grpc, wanted.values())
+    usage = "gen_ai.client.inference.usage.input_tokens"
+    send_sums(gateway.grpc, [(usage, {"gen_ai.request.model": "m"}, 56)])
+
+    eventually(lambda: len(sink.spans) >= 7 and sink.points)
+    time.sleep(1.5)  # another round of decisions, in which nothing more may come
+    assert Counter(one["name"] for one in sink.spans) == Counter([*wanted, "parent"])
+    assert [int(point["asInt"]) for point in sink.points] == [56]
+
+
+def test_ids_never_become_series_and_totals_stay(fleet, sink, to_sink):
+    """10,000 request ids are one series, with their sum."""
+    gateway = fleet.collector("gateway", [GATEWAY, to_sink], {"SINK": sink.endpoint})
+    usage = "gen_ai.client.inference.usage.input_tokens"
+    model = {"gen_ai.request.model": "us.anthropic.claude-sonnet-4-5-20250929-v1:0"}
+    arn = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc"
+    send_sums(
+        gateway.grpc,
+        [
+            *(
+                (usage, {**model, "aws.request_id": str(n), "session.id": str(n)}, 3)
+                for n in range(10_000)
+            ),
+            (usage, {**model, "tenant": "a"}, 5),
+            (usage, {**model, "tenant": "b"}, 7),
+            (usage, {"gen_ai.request.model": arn}, 11),
+            (usage, {"gen_ai.request.model": "6c1e5a80-93d5-4a2c-8e5d-0123456789ab"}, 13),
+            (usage, {"gen_ai.request.model": "application-inference-profile/abc"}, 17),
+        ],
+    )
+    eventually(lambda: sink.points)
+    found = {
+        (point["at"].get("gen_ai.request.model"), point["at"].get("tenant")): int(point["asInt"])
+        for point in sink.points
+    }
+    assert found == {
+        (model["gen_ai.request.model"], None): 30_000,
+        (model["gen_ai.request.model"], "a"): 5,
+        (model["gen_ai.request.model"], "b"): 7,
+        ("other", None): 24,
+        ("application-inference-profile/abc", None): 17,
+    }
+    assert len(sink.points) == len(found)
+
+
+def test_all_spans_of_a_trace_meet_in_one_gateway_and_wait_for_it(fleet, tmp_path):
+    """Two gateways, one of them killed: its traces wait in the agent, the others go on."""
+    with Sink() as first_sink, Sink() as second_sink:
+        gateways = [
+            fleet.collector(
+                name,
+                [GATEWAY],
+                {
+                    "TRACES_OTLP_GRPC_ENDPOINT": sink.endpoint,
+                    "OTELCOL_DECISION_WAIT": "1s",
+                    "OTELCOL_KEEP_PERCENT": "0",
+                },
+            )
+            for name, sink in (("first", first_sink), ("second", second_sink))
+        ]
+        agents = [
+            fleet.collector(
+                name,
+                [AGENT, "overlays/two-gateways.yaml"],
+                {
+                    "OTELCOL_FIRST_GATEWAY_ENDPOINT": gateways[0].grpc,
+                    "OTELCOL_SECOND_GATEWAY_ENDPOINT": gateways[1].grpc,
+                },
+            )
+            for name in ("agent-one", "agent-two")
+        ]
+
+        def traffic(count):
+            """Traces whose parent, without fault, and whose failed child come by two agents."""
+            ids = [secrets.token_bytes(16) for _ in range(count)]
+            send_spans(agents[0].grpc, [span(name="parent", trace_id=one) for one in ids])
+            send_spans(
+                agents[1].grpc, [span(name="child", trace_id=one, error=True) for one in ids]
+            )
+            return {one.hex() for one in ids}
+
+        sent = traffic(100)
+
+        def whole(sinks, wanted):
+            # MessageToDict gives ids in base64.
+            got = Counter(one["trace_id"] for sink in sinks for one in sink.spans)
+            assert set(got) == wanted, f"{len(got)} of {len(wanted)}"
+            assert set(got.values()) == {2}
+            return True
+
+        eventually(lambda: whole((first_sink, second_sink), _base64(sent)))
+        assert not {one["trace_id"] for one in first_sink.spans} & {
+            one["trace_id"] for one in second_sink.spans
+        }
+        low = {one for one in sent if one[-1] in "01234567"}
+        assert {one["trace_id"] for one in first_sink.spans} == _base64(low)
+
+        gateways[0].kill()
+        sent |= traffic(100)
+        high = {one for one in sent if one[-1] not in "01234567"}
+        eventually(lambda: whole((second_sink,), _base64(high)))
+        assert {one["trace_id"] for one in first_sink.spans} == _base64(low)
+
+        gateways[0].start()
+        eventually(lambda: whole((first_sink, second_sink), _base64(sent)), timeout=60)
+
+
+def _base64(ids):
+    return {base64.b64encode(bytes.fromhex(one)).decode() for one in ids}
