@@ -11,7 +11,8 @@ from collections import Counter
 
 import pytest
 from fleet import Fleet, Sink, send_log, send_spans, send_sums
-from stack import COLLECTOR, eventually
+from kafka import WithKafka, fetch
+from stack import COLLECTOR, ToolsMissing, eventually
 
 from otel_bedrock import signals
 
@@ -46,6 +47,19 @@ service:
 def fleet(tools):
     with Fleet() as started:
         yield started
+
+
+@pytest.fixture
+def kafka(tools):
+    try:
+        ready = WithKafka()
+        fetch()
+    except ToolsMissing as missing:
+        if os.environ.get("OTEL_BEDROCK_REQUIRE_E2E") == "1":
+            pytest.fail(str(missing), pytrace=False)
+        pytest.skip(str(missing))
+    with ready:
+        yield ready
 
 
 @pytest.fixture
@@ -255,39 +269,85 @@ def test_all_spans_of_a_trace_meet_in_one_gateway_and_wait_for_it(fleet, tmp_pat
             for name in ("agent-one", "agent-two")
         ]
 
-        def traffic(count):
-            """Traces whose parent, without fault, and whose failed child come by two agents."""
-            ids = [secrets.token_bytes(16) for _ in range(count)]
-            send_spans(agents[0].grpc, [span(name="parent", trace_id=one) for one in ids])
-            send_spans(
-                agents[1].grpc, [span(name="child", trace_id=one, error=True) for one in ids]
-            )
-            return {one.hex() for one in ids}
+        sent = traffic(agents, 100)
 
-        sent = traffic(100)
-
-        def whole(sinks, wanted):
-            # MessageToDict gives ids in base64.
-            got = Counter(one["trace_id"] for sink in sinks for one in sink.spans)
-            assert set(got) == wanted, f"{len(got)} of {len(wanted)}"
-            assert set(got.values()) == {2}
-            return True
-
-        eventually(lambda: whole((first_sink, second_sink), _base64(sent)))
-        assert not {one["trace_id"] for one in first_sink.spans} & {
-            one["trace_id"] for one in second_sink.spans
-        }
+        eventually(lambda: whole((first_sink, second_sink), sent))
         low = {one for one in sent if one[-1] in "01234567"}
         assert {one["trace_id"] for one in first_sink.spans} == _base64(low)
 
         gateways[0].kill()
-        sent |= traffic(100)
+        sent |= traffic(agents, 100)
         high = {one for one in sent if one[-1] not in "01234567"}
-        eventually(lambda: whole((second_sink,), _base64(high)))
+        eventually(lambda: whole((second_sink,), high))
         assert {one["trace_id"] for one in first_sink.spans} == _base64(low)
 
         gateways[0].start()
-        eventually(lambda: whole((first_sink, second_sink), _base64(sent)), timeout=60)
+        eventually(lambda: whole((first_sink, second_sink), sent), timeout=60)
+
+
+def test_kafka_between_agents_and_gateways_one_of_which_is_killed(kafka, to_sink):
+    """A trace's spans meet in one gateway; when it dies, the other takes over what it had."""
+    environ = {"KAFKA_BROKERS": kafka.brokers, "KAFKA_SESSION_TIMEOUT": "6s"}
+    with Sink() as first_sink, Sink() as second_sink:
+        sinks = (first_sink, second_sink)
+        agents = [
+            kafka.collector(name, [AGENT, "overlays/kafka-agent.yaml"], environ)
+            for name in ("agent-one", "agent-two")
+        ]
+        gateways = [
+            kafka.collector(
+                name,
+                [GATEWAY, "overlays/kafka-gateway.yaml", to_sink],
+                environ
+                | {
+                    "TRACES_OTLP_GRPC_ENDPOINT": sink.endpoint,
+                    "SINK": sink.endpoint,
+                    "OTELCOL_DECISION_WAIT": "3s",
+                    "OTELCOL_KEEP_PERCENT": "0",
+                },
+            )
+            for name, sink in (("first", first_sink), ("second", second_sink))
+        ]
+
+        def shared():
+            """Both take part in the group: before that, a trace may be seen by both."""
+            send_spans(agents[0].grpc, [span(error=True) for _ in range(20)])
+            return first_sink.spans and second_sink.spans
+
+        eventually(shared, timeout=90, pause=1)
+        sent = traffic(agents, 100)
+        send_sums(agents[0].grpc, [("my.tokens", {}, 56)])
+        eventually(lambda: whole(sinks, sent), timeout=30)
+        assert all("parent" in {one["name"] for one in sink.spans} for sink in sinks)
+        eventually(lambda: first_sink.points + second_sink.points)
+        time.sleep(2)  # offsets are committed once a second
+
+        gateways[0].kill()
+        sent |= traffic(agents, 100)
+        eventually(lambda: whole(sinks, sent), timeout=60)
+
+
+def traffic(agents, count):
+    """Send traces whose parent, without fault, and whose failed child come by two agents."""
+    ids = [secrets.token_bytes(16) for _ in range(count)]
+    send_spans(agents[0].grpc, [span(name="parent", trace_id=one) for one in ids])
+    send_spans(agents[1].grpc, [span(name="child", trace_id=one, error=True) for one in ids])
+    return {one.hex() for one in ids}
+
+
+def whole(sinks, wanted):
+    """Check that each trace is there, with both of its spans, in one of the sinks."""
+    got = Counter(
+        (n, one["trace_id"])
+        for n, sink in enumerate(sinks)
+        for one in sink.spans
+        if one["name"] in ("parent", "child")
+    )
+    found = {trace for _, trace in got}
+    assert found == _base64(wanted), f"{len(found)} of {len(wanted)}"
+    assert set(got.values()) == {2}
+    assert len(got) == len(found)
+    return True
 
 
 def _base64(ids):

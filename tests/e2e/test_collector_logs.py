@@ -13,6 +13,7 @@ import pytest
 from fleet import Fleet, send_log
 from stack import direct, eventually
 
+from otel_bedrock.invocation_logs import Record, open_source, read_logs
 from otel_bedrock.model_id import parse
 from otel_bedrock.testing import FakeBedrock
 
@@ -86,6 +87,16 @@ def record(n, model="anthropic.claude-3-haiku-20240307-v1:0", operation="Convers
     return made | more
 
 
+def read_by_python(folder):
+    """Return what the library's own reader makes of the same files."""
+    told = Counter()
+    for one in read_logs([open_source(str(folder))]):
+        if isinstance(one, Record) and (usage := one.read_usage()) is not None:
+            for kind in ("input", "output", "cache_read", "cache_write"):
+                told[one.model.name, kind] += getattr(usage, f"{kind}_tokens") or 0
+    return +told
+
+
 def test_a_live_call_and_its_record_are_counted_alike(reader):
     """Every family, streams, cache, errors: the bill of the calls is what the collector counts."""
     with FakeBedrock() as bedrock:
@@ -125,6 +136,7 @@ def test_a_live_call_and_its_record_are_counted_alike(reader):
         name = parse(one.model_id).name
         for kind in ("input", "output", "cache_read", "cache_write"):
             billed[name, kind] += getattr(one, f"{kind}_tokens") or 0
+    assert read_by_python(reader.records) == +billed
     assert len({model for model, _ in billed}) == 8
     assert sum(1 for key in billed if key[1] == "cache_read" and billed[key]) >= 1
     eventually(lambda: reader.totals() == +billed, timeout=30)
@@ -180,6 +192,22 @@ def test_records_as_bedrock_writes_them(reader):
             record(6, "no.such-model", errorCode="ValidationException"),
             record(7, "amazon.nova-canvas-v1:0", "InvokeModel"),
             record(8, input={"inputTokenCount": 0}, output={"outputTokenCount": 0}),
+            record(
+                13,
+                "openai.gpt-6-v1:0",
+                "InvokeModel",
+                input={"inputTokenCount": 60},
+                output={
+                    "outputTokenCount": 8,
+                    "outputBodyJson": {
+                        "usage": {
+                            "prompt_tokens": 100,
+                            "completion_tokens": 8,
+                            "prompt_tokens_details": {"cached_tokens": 40},
+                        }
+                    },
+                },
+            ),
         ],
     )
     reader.write("AWSLogs/x/data/1_output.json.gz", [record(9, input={"inputTokenCount": 10**6})])
@@ -188,7 +216,7 @@ def test_records_as_bedrock_writes_them(reader):
     send_log(reader.logs.grpc, json.dumps(record(11, input={"inputTokenCount": 1_000})))
 
     haiku = "anthropic.claude-3-haiku-20240307-v1:0"
-    wanted = {
+    expected = {
         (sonnet, "input"): 130_121,
         (sonnet, "output"): 326,
         (sonnet, "cache_read"): 129_709,
@@ -201,13 +229,21 @@ def test_records_as_bedrock_writes_them(reader):
         (f"us.{sonnet}", "cache_write"): 30,
         ("application-inference-profile/abc123", "input"): 3,
         ("application-inference-profile/abc123", "output"): 29,
+        ("openai.gpt-6-v1:0", "input"): 100,
+        ("openai.gpt-6-v1:0", "output"): 8,
+        ("openai.gpt-6-v1:0", "cache_read"): 40,
         (haiku, "missing"): 1,
         ("other", "missing"): 1,
         (haiku, "input"): 1_000,
     }
 
+    sent_as_log = {(haiku, "input"): 1_000}
+    no_usage = {(haiku, "missing"): 1, ("other", "missing"): 1}
+    wanted = read_by_python(reader.records)
+    assert wanted | sent_as_log | no_usage == expected
+
     def told():
-        assert reader.totals() == wanted
+        assert reader.totals() == expected
         return True
 
     eventually(told, timeout=30)
@@ -243,4 +279,5 @@ def test_the_recorded_logs(reader):
     for one in records:
         wanted[one["modelId"], "input"] += one["input"]["inputTokenCount"]
         wanted[one["modelId"], "output"] += one["output"]["outputTokenCount"]
+    assert read_by_python(reader.records) == wanted
     eventually(lambda: reader.totals() == wanted, timeout=30)
