@@ -41,6 +41,7 @@ class Settings(TypedDict, total=False):
     attribution_baggage_keys: tuple[str, ...]
     model_aliases: Mapping[str, str]
     resolve_models: bool
+    count_before: Callable[[Mapping[str, Any]], bool] | float
     prices: Any
     burndown: Mapping[str, int]
     quota_limits: Mapping[str, Any] | str
@@ -64,6 +65,7 @@ class Config:
     attribution_baggage_keys: tuple[str, ...] = ()
     model_aliases: Mapping[str, str] | None = None
     resolve_models: bool = False
+    count_before: Callable[[Mapping[str, Any]], bool] | float | None = None
     prices: Any = None
     burndown: Mapping[str, int] | None = None
     quota_limits: Mapping[str, Mapping[str, int]] | str | None = None
@@ -173,6 +175,22 @@ def _callable(value: Any) -> Callable[[str], str]:
         raise Invalid(f"expected a function that takes a text and returns one; got {value!r}")
     found: Callable[[str], str] = value
     return found
+
+
+def _chooser(value: Any) -> Callable[[Mapping[str, Any]], bool] | float:
+    if callable(value):
+        chooser: Callable[[Mapping[str, Any]], bool] = value
+        return chooser
+    try:
+        share = float(value) if not isinstance(value, bool) else -1.0
+    except (TypeError, ValueError):
+        share = -1.0
+    if not 0.0 <= share <= 1.0:
+        raise Invalid(
+            "expected a share of the calls between 0 and 1, or a function that takes a request;"
+            f" got {value!r}"
+        )
+    return share
 
 
 def _endpoint(value: Any) -> str:
@@ -295,6 +313,13 @@ SETTINGS = (
         _flag,
         "Ask Bedrock's control plane, in the background and once for each, what opaque ARNs stand"
         " for; needs the IAM action of their kind, such as `bedrock:GetInferenceProfile`.",
+    ),
+    Setting(
+        "count_before",
+        "OTEL_BEDROCK_COUNT_BEFORE",
+        _chooser,
+        "Which calls to count before they are made, by CountTokens, which delays them: a share from"
+        " 0 to 1, or a function `(request) -> bool`.",
     ),
     Setting(
         "prices",

@@ -171,9 +171,9 @@ class _Ask:
     reasons: list[str] = field(default_factory=list)
     advice: str = "See otel-bedrock count --supported for the models that AWS documents."
 
-    def remembers(self, url: str) -> bool:
-        """Say whether `url` is known not to count this model."""
-        reason = self.memory.find(url, self.base)
+    def remembers(self, url: str, endpoint: str) -> bool:
+        """Say whether `endpoint`, at `url`, is known not to count this model."""
+        reason = self.memory.find(f"{endpoint} {url}", self.base)
         if reason is not None:
             self.reasons.append(reason)
         return reason is not None
@@ -192,7 +192,7 @@ class _Ask:
             )
         reason = f"{endpoint} answered: {message.rstrip('.')}."
         self.reasons.append(reason)
-        self.memory.put(url, self.base, reason)
+        self.memory.put(f"{endpoint} {url}", self.base, reason)
 
 
 _DENIED = frozenset(("AccessDeniedException", "UnrecognizedClientException"))
@@ -206,7 +206,7 @@ def _ask_runtime(ask: _Ask) -> Generator[Step, Any, TokenCount | None]:
         ask.advice = "Get a newer one: pip install --upgrade boto3"
         return None
     url = client.meta.endpoint_url
-    if ask.remembers(url):
+    if ask.remembers(url, RUNTIME):
         return None
     from botocore.exceptions import ClientError
 
@@ -233,7 +233,7 @@ def _ask_mantle(ask: _Ask) -> Generator[Step, Any, TokenCount | None]:
             f" give mantle_endpoint=, or set {mantle.ENDPOINT_VARIABLE}."
         )
         return None
-    if ask.remembers(url):
+    if ask.remembers(url, MANTLE):
         return None
     exact = True
     try:

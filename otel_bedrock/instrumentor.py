@@ -14,7 +14,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 from typing_extensions import Unpack
 
-from otel_bedrock import abandoned, patch, sdk, shield
+from otel_bedrock import abandoned, patch, preflight, sdk, shield
 from otel_bedrock.config import Config, Settings, read_config
 from otel_bedrock.nesting import CONFLICTS
 from otel_bedrock.recorder import Recorder
@@ -200,6 +200,7 @@ def configure(arguments: Mapping[str, Any]) -> Config:
 
 
 def _recorder(given: Given) -> Recorder:
+    preflight.set_up(given.config)
     return Recorder(
         given.config, given.tracer_provider, given.meter_provider, given.logger_provider
     )
@@ -248,6 +249,7 @@ def exchange(given: Given | None) -> Given | None:
             if _active.unwrap is None:
                 _active.unwrap = patch.wrap(_active.current)
         elif _active.unwrap is not None:
+            preflight.set_up(None)
             _active.unwrap()
             _active.unwrap = None
         _active.given = given
@@ -271,6 +273,7 @@ def uninstrument() -> None:
         if _active.unwrap is None:
             return
         abandoned.look()
+        preflight.set_up(None)
         _active.unwrap()
         _active.unwrap = None
         if _active.recorder is not None:

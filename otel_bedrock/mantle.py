@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from otel_bedrock.paths import dig
 from otel_bedrock.usage import whole
@@ -98,15 +99,15 @@ def _sign(client: Any, request: Any) -> Generator[Step, Any, None]:
     from botocore.auth import SigV4Auth
 
     signer = client._request_signer
-    operation = client.meta.service_model.operation_model("Converse")
     context = {
         "client_config": client.meta.config,
-        "auth_options": getattr(operation, "auth", None),
+        "auth_options": client.meta.service_model.metadata.get("auth"),
     }
     version = yield lambda: signer._choose_signer("Converse", "standard", context)
     if version is UNSIGNED:
         return
     if version == "bearer":
+        _refuse_plain(request.url)
         token = signer._auth_token
         if hasattr(token, "get_frozen_token"):
             unfrozen = token
@@ -118,6 +119,15 @@ def _sign(client: Any, request: Any) -> Generator[Step, Any, None]:
         frozen = yield lambda: credentials.get_frozen_credentials()
         credentials = frozen
     SigV4Auth(credentials, _SERVICE, client.meta.region_name).add_auth(request)
+
+
+def _refuse_plain(url: str) -> None:
+    """As botocore does: a key is sent as it is, so that it needs TLS; not on this machine."""
+    from botocore.exceptions import InvalidEndpointConfigurationError
+
+    parts = urlsplit(url)
+    if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise InvalidEndpointConfigurationError(msg="An API key requires an HTTPS endpoint.")
 
 
 def _load(content: Any) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import wrapt
 
-from otel_bedrock import abandoned, aio_streams, shield, streams
+from otel_bedrock import abandoned, aio_streams, preflight, shield, streams
 from otel_bedrock.bracket import Look, Watches, begin
 from otel_bedrock.operations import SERVICES
 
@@ -27,9 +27,12 @@ Call = tuple[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]]
 
 def _call(seam: Seam, recorder: Look, service: str, call: Call) -> Any:
     wrapped, client, args, kwargs = call
+    before = preflight.current
+    counted = None if before is None else before.count(recorder, service, call)
     begun = begin(seam.watches, recorder, service, client, args, kwargs)
     if begun is None:
         return wrapped(*args, **kwargs)
+    begun.recording.counted = counted
     with begun:
         begun.answered = answered = wrapped(*args, **kwargs)
     return answered
@@ -49,9 +52,12 @@ def _await(seam: Seam, recorder: Look, service: str, call: Call) -> Any:
 
 async def _awaited(seam: Seam, recorder: Look, service: str, call: Call) -> Any:
     wrapped, client, args, kwargs = call
+    before = preflight.current
+    counted = None if before is None else await before.count_async(recorder, service, call)
     begun = begin(seam.watches, recorder, service, client, args, kwargs)
     if begun is None:
         return await wrapped(*args, **kwargs)
+    begun.recording.counted = counted
     with begun:
         try:
             begun.answered = answered = await wrapped(*args, **kwargs)

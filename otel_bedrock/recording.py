@@ -47,6 +47,7 @@ class Recording:
         "_told",
         "call",
         "content",
+        "counted",
         "outer",
         "recorder",
         "span",
@@ -61,6 +62,8 @@ class Recording:
         self.spends = True
         self.outer = nesting.enclosing()
         self.content: Content | None = None
+        # What CountTokens said before the call, where it was asked.
+        self.counted: int | None = None
         self.started = time.perf_counter()
         self._context: Context | None = None
         self._told: set[str] = set()
@@ -170,6 +173,11 @@ class Recording:
                 self.recorder.costs.tell(self, outcome, end[0])
             except Exception as error:
                 shield.stop("recorder.cost", error)
+        if self.counted is not None:
+            try:
+                self._tell_counted(self.counted, outcome.usage)
+            except Exception as error:
+                shield.stop("recorder.counted", error)
         if self.content is not None:
             try:
                 self._tell_content(self.content, outcome, end[0])
@@ -185,6 +193,11 @@ class Recording:
         self._ended.clear()
         if self.span.is_recording():
             self.span.end()
+
+    def _tell_counted(self, counted: int, usage: Usage | None) -> None:
+        self.span.set_attribute(signals.COUNTED, counted)
+        if usage is not None and usage.input_tokens is not None:
+            self.span.set_attribute(signals.COUNT_DIFFERENCE, usage.input_tokens - counted)
 
     def _tell_content(self, content: Content, outcome: Outcome, at: int) -> None:
         recorder, span, gate = self.recorder, self.span, content.gate

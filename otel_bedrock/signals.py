@@ -28,6 +28,8 @@ MISSING_REASON = "bedrock.usage.missing.reason"
 SITE = "site"
 POLICY = "policy"
 PERIOD = "bedrock.quota.period"
+COUNTED = "bedrock.count_tokens.input_tokens"
+COUNT_DIFFERENCE = "bedrock.count_tokens.difference"
 METADATA_PREFIX = "bedrock.request_metadata."
 ATTRIBUTION_PREFIX = "bedrock.attribution."
 TOKEN_TYPE = "gen_ai.token.type"
@@ -134,8 +136,11 @@ ATTRIBUTES = (
               "Who told the counts: `usage`, `headers`, `body`, `metrics`, an agent's `trace`."),
     Attribute("bedrock.usage.complete", "boolean", OUTCOME, "complete",
               "False where a stream ended before its final event."),
-    Attribute("bedrock.count_tokens.input_tokens", "int", OUTCOME, "counted_tokens",
-              "The answer of CountTokens, which is not usage."),
+    Attribute(COUNTED, "int", OUTCOME, "counted_tokens",
+              "The answer of CountTokens, which is not usage; of other calls where `count_before`"
+              " had it asked before."),
+    Attribute(COUNT_DIFFERENCE, "int", FIXED, "",
+              "Input tokens billed minus those counted before the call (`count_before`)."),
     Attribute("bedrock.service_tier", "string", OUTCOME, "service_tier",
               "The tier that served the call.", False, True),
     Attribute("bedrock.latency_mode", "string", OUTCOME, "latency_mode",

@@ -59,9 +59,8 @@ LAYERS = (
         "content.details",
     },
     # joining
-    {"observers", "bracket", "patch", "instrumentor", "lookup", "control_plane"},
-    # joining, before a call
-    {"mantle", "counting"},
+    {"observers", "bracket", "patch", "instrumentor", "lookup", "control_plane"}
+    | {"mantle", "counting", "preflight"},
 )
 PURE = LAYERS[0] | LAYERS[1]
 SIDE_DOORS = {

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from socket import socket
 
+from otel_bedrock.testing import mantle
 from otel_bedrock.testing.bill import Line
 from otel_bedrock.testing.errors import Refused, error_body, error_header
 from otel_bedrock.testing.exchange import Frame, Streamed, Whole
@@ -41,6 +42,8 @@ class Delivery:
     # Cuts streams into writes of so many bytes.
     size: int | None
     wait: Callable[[float], object]
+    # Errors are told in Anthropic's form.
+    foreign: bool = False
 
     def send_whole(self, whole: Whole) -> bool:
         """Send a response, billing first: whoever has the answer can read the bill."""
@@ -58,9 +61,17 @@ class Delivery:
     def send_error(self, refusal: Refused) -> bool:
         """Send an error as Bedrock words it."""
         self.line.fill(refusal.status, refusal.name)
+        if self.foreign:
+            return self._send_foreign(refusal)
         body = error_body(refusal)
         headers = (error_header(refusal.name),)
         first = head(refusal.status, len(body), self.line.request_id, JSON, headers)
+        self.connection.sendall(first + body)
+        return True
+
+    def _send_foreign(self, refusal: Refused) -> bool:
+        body = mantle.error_body(refusal, self.line.request_id)
+        first = head(refusal.status, len(body), self.line.request_id, JSON, ())
         self.connection.sendall(first + body)
         return True
 

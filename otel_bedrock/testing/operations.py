@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from otel_bedrock.testing import converse, errors
+from otel_bedrock.testing import converse, errors, mantle
 from otel_bedrock.testing.errors import invalid
 from otel_bedrock.testing.exchange import (
     Exchange,
@@ -168,6 +168,8 @@ class Operation:
     streamed: bool = False
     # Its path names a model.
     models: bool = True
+    # Its errors are in Anthropic's form.
+    foreign: bool = False
 
 
 CONVERSE_STREAM = Operation("ConverseStream", _answer_converse_stream, streamed=True)
@@ -183,6 +185,8 @@ TABLE = {
 }
 _PREFIX = "/model/"
 _GUARDRAIL_PATH = re.compile(r"/guardrail/([^/]+)/version/[^/]+/apply")
+# Told apart from CountTokens on the bill.
+_MANTLE = Operation("MantleCountTokens", mantle.count, models=False, foreign=True)
 _GUARDRAIL = Operation("ApplyGuardrail", _answer_guardrail, models=False)
 
 
@@ -190,6 +194,8 @@ def find_operation(method: str, path: str) -> tuple[Operation, str] | None:
     """The operation of a path, and the model (or guardrail) that the path names."""
     if method != "POST":
         return None
+    if path == mantle.PATH:
+        return _MANTLE, ""
     before, _, last = path.partition("?")[0].rpartition("/")
     operation = TABLE.get(last)
     if operation is not None and before.startswith(_PREFIX):

@@ -219,7 +219,9 @@ class FakeBedrock(Faults):
     ) -> bool:
         model_id, wait = line.model_id, self._running.stopping.wait
         fault: Fault = self._faults.take(operation.streamed) or NO_FAULT
-        delivery = Delivery(connection, line, fault, self.chunk_size, wait)
+        delivery = Delivery(
+            connection, line, fault, self.chunk_size, wait, foreign=operation.foreign
+        )
         if fault.hang is not None:
             line.fill(0, "hang")
             wait(fault.hang)
