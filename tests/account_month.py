@@ -144,6 +144,7 @@ def nova_chunks(cost: Cost, rng: random.Random) -> Any:
 
 def openai(cost: Cost, rng: random.Random) -> Any:
     read = cost.cache_read or 0
+    details = {} if cost.cache_read is None else {"prompt_tokens_details": {"cached_tokens": read}}
     return {
         "id": "chatcmpl-1",
         "object": "chat.completion",
@@ -152,7 +153,7 @@ def openai(cost: Cost, rng: random.Random) -> Any:
             "prompt_tokens": cost.uncached + read,
             "completion_tokens": cost.output,
             "total_tokens": cost.uncached + read + cost.output,
-            "prompt_tokens_details": {"cached_tokens": read},
+            **details,
         },
     }
 

@@ -362,3 +362,15 @@ def test_records_are_of_the_time_that_was_asked_for(tmp_path):
     until = datetime(2026, 11, 26, 10, 0, 3, tzinfo=timezone.utc)
     found = read_logs([open_source(str(tmp_path))], since, until)
     assert [each.request_id for each in found] == ["r-1", "r-2"]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 16])
+def test_a_record_cut_off_anywhere_takes_no_other_with_it(size):
+    """Whatever the next record begins with: the keys of JSON have no order."""
+    whole = json.dumps(make(1))
+    shuffled = json.dumps(dict(reversed(make(2).items())))
+    for end in range(1, len(whole), 1 if size > 7 else 23):
+        text = f"{whole[:end]}\n{shuffled}\n".encode()
+        found = list(Values(text[at : at + size] for at in range(0, len(text), size)))
+        assert found[-1] == make(2), whole[:end]
+        assert all(isinstance(value, Corrupt) for value in found[:-1])

@@ -12,7 +12,13 @@ from otel_bedrock.cli.commands import Command
 MISUSED = 2
 
 # In the order of the help.
-COMMANDS: tuple[Command, ...] = ()
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        "report",
+        "Sum up tokens and cost by model, identity, day, operation or metadata.",
+        "otel_bedrock.cli.logs_report:run",
+    ),
+)
 
 
 def run(argv: Sequence[str]) -> int:

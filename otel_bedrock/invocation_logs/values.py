@@ -12,7 +12,7 @@ by a line that is a whole record of its own, and the reading goes on from there.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from otel_bedrock.invocation_logs.inflate import Broken
@@ -52,6 +52,8 @@ _RECORD = re.compile(
     rb'\{"(?:schemaType|schemaVersion|timestamp|accountId|requestId|modelId|messageType)"'
 )
 _RECORD_LENGTH = 32
+_RECORD_KEYS = frozenset(("schemaType", "modelId"))
+_LONGEST_LINE = 1 << 20
 # As much of a value as it takes to know a wrapper.
 _HEAD = 256
 
@@ -61,13 +63,19 @@ class Values:
 
     Iterating gives parsed values and Corrupts. `line` is where the last one ended, `seen` counts
     the bytes of `chunks`. `torn` turns True where they end in the middle of a value: `position`
-    is then before it, for what is being written may be read to its end later.
+    is then before it, for what is being written may be read to its end later. `parse` gives a
+    value of its text, or raises ValueError.
     """
 
     def __init__(
-        self, chunks: Iterable[bytes], start: Position | None = None, largest: int = LARGEST
+        self,
+        chunks: Iterable[bytes],
+        start: Position | None = None,
+        largest: int = LARGEST,
+        parse: Callable[[bytes], Any] = loads,
     ) -> None:
         start = start or Position()
+        self._parse = parse
         self._chunks = iter(chunks)
         self._largest = largest
         self._buffer = b""
@@ -177,7 +185,7 @@ class Values:
         if end > 0:
             line = self._buffer[self._at : end].rstrip(b", \t\r")
             try:
-                value = loads(line)
+                value = self._parse(line)
             except ValueError:
                 pass
             else:
@@ -231,26 +239,30 @@ class Values:
     def _scan(self, *, depth: int, keep: bool) -> Any:
         """Find the end of the value that begins here by its brackets, and parse it."""
         begun, line = self.line, self.line
-        position, inside, large = self._at, False, False
+        position, inside, large, escaped = self._at, False, False, False
         while True:
+            if escaped and position < len(self._buffer):
+                # A value may be cut off in the middle of an escape.
+                position += self._buffer[position] != 0x0A
+                escaped = False
             match = (_INSIDE if inside else _OUTSIDE).search(self._buffer, position)
             if match is None:
-                # Past the end where an escape is the last byte of the buffer.
-                position = max(position, len(self._buffer))
+                position = len(self._buffer)
             else:
                 position = match.end()
                 mark = match.group()
                 if mark == b"\n":
                     line += 1
+                    begins = False
                     if keep and not inside:
-                        position = self._look_past(position)
-                    if inside or (keep and _RECORD.match(self._buffer, position)):
+                        begins, position = self._begins_record(position)
+                    if inside or begins:
                         self._at, self.line = position, line
                         return Corrupt(begun, "cut off at the end of a line")
                 elif mark == b'"':
                     inside = not inside
                 elif mark == b"\\":
-                    position += 1
+                    escaped = True
                 elif mark in b"{[":
                     depth += 1
                 else:
@@ -269,12 +281,27 @@ class Values:
                 return Corrupt(begun, "ends in the middle of a value")
             position = self._at + before
 
-    def _look_past(self, position: int) -> int:
-        """Have enough after `position` to know a record by; where that is then."""
+    def _begins_record(self, position: int) -> tuple[bool, int]:
+        """Say whether a record begins at `position`; and where that is after reading on."""
         before = position - self._at
         while len(self._buffer) - self._at - before < _RECORD_LENGTH and self._more():
             pass
-        return self._at + before
+        position = self._at + before
+        if _RECORD.match(self._buffer, position):
+            return True, position
+        if not self._buffer.startswith(b'{"', position):
+            return False, position
+        # Its keys may come in any order.
+        while (end := self._buffer.find(b"\n", position)) < 0:
+            if len(self._buffer) - position > _LONGEST_LINE or not self._more():
+                end = len(self._buffer)
+                break
+            position = self._at + before
+        try:
+            value = loads(self._buffer[position:end].rstrip(b", \t\r"))
+        except ValueError:
+            return False, position
+        return isinstance(value, dict) and not _RECORD_KEYS.isdisjoint(value), position
 
     def _found(self, end: int, begun: int, line: int, *, keep: bool, large: bool) -> Any:
         text = self._buffer[self._at : end]
@@ -286,7 +313,7 @@ class Values:
         if not keep:
             return _NOTHING
         try:
-            return loads(text)
+            return self._parse(text)
         except ValueError as error:
             return Corrupt(begun, f"no JSON: {error}")
 

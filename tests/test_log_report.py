@@ -1,0 +1,346 @@
+"""`logs report`: what a month of logs adds up to, each call once, whatever is in the way."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import datetime, timezone
+from decimal import Decimal
+
+import pytest
+from account_month import write_month
+
+from otel_bedrock.cli.main import main
+from otel_bedrock.invocation_logs import Skipped, open_source, read_logs
+from otel_bedrock.invocation_logs import brief as brief_module
+from otel_bedrock.invocation_logs.brief import make_parse, read_briefly
+from otel_bedrock.invocation_logs.rates import RateBook
+from otel_bedrock.invocation_logs.report import NoSuchField, Report, field_of
+from otel_bedrock.invocation_logs.seen import Seen
+from otel_bedrock.pricing import open_prices, price_call
+
+GROUPS = (
+    (("model",), ("model",)),
+    (("identity",), ("identity",)),
+    (("day", "operation"), ("day", "operation")),
+    (("metadata:team", "model"), ("team", "model")),
+)
+TABLE = {
+    "source": "ours",
+    "date": "2026-10-01",
+    "models": {
+        "us.anthropic.claude-sonnet-4-5-20250929-v1:0": {
+            "input": "3.30",
+            "output": "16.50",
+            "cache_read": "0.33",
+            "cache_write_5m": "4.125",
+            "cache_write_1h": "6.60",
+            "long_context": {
+                "above": 50000,
+                "input": "6.60",
+                "output": "24.75",
+                "cache_read": "0.66",
+                "cache_write": "8.25",
+            },
+        },
+        "global.anthropic.claude-opus-4-6-v1": {
+            "input": "5",
+            "output": "25",
+            "cache_read": "0.5",
+            "cache_write_5m": "6.25",
+            "cache_write_1h": "10",
+        },
+        "amazon.titan-embed-text-v2:0": {"input": "0.02", "output": "0"},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def month(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("month")
+    return folder, write_month(folder, records=1_500)
+
+
+@pytest.fixture(params=["msgspec", "json"])
+def parser(request, monkeypatch):
+    """With msgspec, and as it is where only the standard library is there."""
+    if request.param == "json":
+        monkeypatch.setattr(brief_module, "_decode", None)
+    else:
+        pytest.importorskip("msgspec")
+    return request.param
+
+
+def read(folder, report, *, variants=False):
+    skipped = []
+    for log in open_source(str(folder)).objects(report.since, report.until):
+        for found in read_briefly(log, make_parse(variants=variants)):
+            if isinstance(found, Skipped):
+                skipped.append(found)
+            else:
+                report.take(found)
+    return skipped
+
+
+def sums(line):
+    return (
+        line.requests,
+        line.errors,
+        line.uncached_tokens,
+        line.cache_read_tokens,
+        line.cache_write_tokens,
+        # A split of nothing written is told by some bodies, and looked at in none.
+        line.cache_write_1h_tokens or None,
+        line.output_tokens,
+        line.first,
+        line.last,
+    )
+
+
+def expected(sums):
+    return (
+        sums.requests,
+        sums.errors,
+        sums.uncached,
+        sums.cache_read,
+        sums.cache_write,
+        sums.write_1h or None,
+        sums.output,
+        sums.first,
+        sums.last,
+    )
+
+
+@pytest.mark.parametrize(("by", "fields"), GROUPS)
+def test_a_month_adds_up_to_its_truth(month, parser, by, fields):
+    folder, truth = month
+    report = Report(by=by)
+    skipped = read(folder, report)
+    assert report.calls == truth.calls == len(truth.rows)
+    assert report.seen.repeated == truth.duplicates > 0
+    assert len(skipped) == truth.corrupt > 0
+    found = {line.key: sums(line) for line in report.lines()}
+    assert found == {
+        key if isinstance(key, tuple) else (key,): expected(value)
+        for key, value in truth.sums(*fields).items()
+    }
+    assert sums(report.total()) == expected(truth.total())
+
+
+def test_the_short_way_is_taken_where_it_is_enough(month):
+    """Else nothing of the speed would be left, and no test would say so."""
+    pytest.importorskip("msgspec")
+    folder, _ = month
+    found = [
+        type(one).__name__
+        for log in open_source(str(folder)).objects(None, None)
+        for one in read_briefly(log, make_parse())
+    ]
+    assert found.count("_Brief") > len(found) / 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input": {"inputTokenCount": "7"}},
+        {"input": {"inputTokenCount": 7.0, "cacheWriteInputTokenCount": 2}},
+        {"input": {"inputTokenCount": -1}},
+        {"input": {"inputTokenCount": True}},
+        {"input": {"inputTokenCount": 2**70}},
+        {"input": [1, 2]},
+        {"input": None},
+        {"output": "text"},
+        {"output": {"outputTokenCount": None}},
+        {"requestId": 5},
+        {"requestId": ""},
+        {"modelId": None, "operation": "Converse"},
+        {"timestamp": "2026-10-01T10:00:00.5+02:00"},
+        {"timestamp": "yesterday"},
+        {"timestamp": None},
+        {"identity": "me", "requestMetadata": [1]},
+        {"identity": {"arn": 5}, "requestMetadata": {"team": 5}},
+        {"schemaType": None},
+        {"errorCode": "ThrottlingException"},
+        {"performanceConfig": "fast"},
+        {"operation": 7, "region": 8},
+    ],
+)
+def test_both_ways_read_an_odd_record_alike(change, tmp_path, monkeypatch):
+    pytest.importorskip("msgspec")
+    record = {
+        "schemaType": "ModelInvocationLog",
+        "timestamp": "2026-10-01T10:00:00Z",
+        "requestId": "r-1",
+        "operation": "Converse",
+        "modelId": "amazon.nova-pro-v1:0",
+        "input": {"inputTokenCount": 7, "cacheReadInputTokenCount": 0},
+        "output": {"outputTokenCount": 9},
+        **change,
+    }
+    (tmp_path / "one.json").write_text(json.dumps(record))
+    by = ("model", "identity", "operation", "day", "region", "metadata:team")
+
+    def lines():
+        report = Report(by=by)
+        skipped = read(tmp_path, report)
+        return report.lines(), [one.why for one in skipped]
+
+    quickly = lines()
+    monkeypatch.setattr(brief_module, "_decode", None)
+    assert quickly == lines()
+
+
+def test_a_range_takes_calls_by_their_own_times(month):
+    folder, truth = month
+    since = datetime(2026, 10, 10, tzinfo=timezone.utc)
+    until = datetime(2026, 10, 20, 12, tzinfo=timezone.utc)
+    report = Report(by=("day",), since=since, until=until)
+    read(folder, report)
+    wanted = truth.sums("day", where=lambda row: "2026-10-10" <= row.time < "2026-10-20T12")
+    assert {line.key[0]: sums(line) for line in report.lines()} == {
+        key: expected(value) for key, value in wanted.items()
+    }
+
+
+def test_costs_are_those_of_each_call(month, parser, tmp_path):
+    """To the last digit, though only sums are priced; also across a long-context price."""
+    folder, _ = month
+    prices = open_prices(TABLE)
+    report = Report(by=("model",), book=RateBook(prices))
+    read(folder, report, variants=True)
+    seen, wanted, unpriced = set(), {}, {}
+    for record in read_logs([open_source(str(folder))]):
+        if record.request_id in seen:
+            continue
+        seen.add(record.request_id)
+        at = datetime(2026, 10, 1, tzinfo=timezone.utc)
+        cost = price_call(record.read_call(), record.read_outcome(), prices, at)
+        model = record.model.name
+        if cost is not None:
+            wanted[model] = wanted.get(model, Decimal(0)) + cost.amount
+        elif record.error_code is None:
+            unpriced[model] = unpriced.get(model, 0) + 1
+    assert {line.key[0]: line.cost for line in report.lines() if line.cost is not None} == wanted
+    assert {line.key[0]: line.unpriced for line in report.lines() if line.unpriced} == unpriced
+    assert len(wanted) == 3
+    assert len(unpriced) > 3
+
+
+def test_a_tier_without_a_price_has_no_cost(parser, tmp_path):
+    record = {
+        "schemaType": "ModelInvocationLog",
+        "timestamp": "2026-10-01T10:00:00Z",
+        "requestId": "r-1",
+        "operation": "Converse",
+        "modelId": "amazon.titan-embed-text-v2:0",
+        "input": {"inputTokenCount": 7},
+        "output": {"outputTokenCount": 9, "outputBodyJson": {"serviceTier": {"type": "flex"}}},
+    }
+    plain = {**record, "requestId": "r-2", "output": {"outputTokenCount": 9}}
+    (tmp_path / "two.json").write_text(json.dumps(record) + "\n" + json.dumps(plain))
+    report = Report(book=RateBook(open_prices(TABLE)))
+    read(tmp_path, report, variants=True)
+    (line,) = report.lines()
+    assert (line.requests, line.unpriced, line.cost) == (2, 1, Decimal("0.00000014"))
+
+
+def test_ids_are_remembered_beyond_memory():
+    with Seen(kept=100) as seen:
+        assert all(seen.add(f"id-{number}") for number in range(1_000))
+        assert not any(seen.add(f"id-{number}") for number in range(1_000))
+        assert seen.add("another")
+        assert seen.repeated == 1_000
+
+
+def test_a_field_that_is_none_is_named():
+    with pytest.raises(NoSuchField, match="metadata:KEY, got 'modell'"):
+        field_of("modell")
+    with pytest.raises(NoSuchField):
+        field_of("metadata:")
+
+
+# The command.
+
+
+def run(capsys, *arguments):
+    code = main(["logs", "report", *map(str, arguments)])
+    done = capsys.readouterr()
+    return code, done.out, done.err
+
+
+def test_the_command_names_what_it_leaves_out_and_ends_with_3(month, capsys):
+    folder, truth = month
+    code, out, err = run(capsys, folder, "--format", "json")
+    assert code == 3
+    assert f"left out {truth.corrupt} that could not be read" in err
+    named = [line for line in err.splitlines() if "line " in line]
+    assert all(str(folder) in line for line in named)
+    assert len(named) == truth.corrupt
+    rows = json.loads(out)
+    assert sum(row["requests"] for row in rows) == truth.calls
+    assert sum(row["output_tokens"] or 0 for row in rows) == truth.total().output
+
+
+def test_csv_and_table_say_the_same(tmp_path, capsys):
+    truth = write_month(tmp_path, records=200, trouble=False)
+    code, out, err = run(capsys, tmp_path, "--by", "operation", "--format", "csv")
+    assert (code, err) == (0, "")
+    rows = {row["operation"]: row for row in csv.DictReader(io.StringIO(out))}
+    wanted = truth.sums("operation")
+    assert {key: int(row["uncached_tokens"]) for key, row in rows.items()} == {
+        key: value.uncached for key, value in wanted.items()
+    }
+    _, table, _ = run(capsys, tmp_path, "--by", "operation")
+    for key, value in wanted.items():
+        (line,) = [line for line in table.splitlines() if line.split()[0] == key]
+        assert f"{value.uncached:,}" in line.split()
+    assert f"{truth.total().output:,}" in table.splitlines()[-1].split()
+
+
+def test_what_nobody_told_is_a_dash_and_empty_and_null_but_never_0(tmp_path, capsys):
+    record = {
+        "schemaType": "ModelInvocationLog",
+        "timestamp": "2026-10-01T10:00:00Z",
+        "requestId": "r-1",
+        "operation": "Converse",
+        "modelId": "acme.new-v1:0",
+        "input": {},
+        "output": {},
+    }
+    (tmp_path / "one.json").write_text(json.dumps(record))
+    prices = tmp_path / "prices.txt"
+    prices.write_text(json.dumps(TABLE))
+    (row,) = json.loads(run(capsys, tmp_path / "one.json", "--prices", prices, "--format=json")[1])
+    assert {key: row[key] for key in row if "tokens" in key or key == "cost_usd"} == {
+        "input_tokens": None,
+        "uncached_tokens": None,
+        "cache_read_tokens": None,
+        "cache_write_tokens": None,
+        "cache_write_5m_tokens": None,
+        "cache_write_1h_tokens": None,
+        "output_tokens": None,
+        "reasoning_tokens": None,
+        "cost_usd": None,
+    }
+    assert (row["uncounted_requests"], row["unpriced_requests"]) == (1, 1)
+    _, table, _ = run(capsys, tmp_path / "one.json", "--prices", prices)
+    assert table.splitlines()[1].split() == (
+        "acme.new-v1:0 1 0 1 - - - - - - - 1 2026-10-01T10:00:00Z 2026-10-01T10:00:00Z".split()
+    )
+
+
+def test_mistakes_are_explained(tmp_path, capsys):
+    code, _, err = run(capsys, tmp_path / "nothing")
+    assert (code, "there is no such file or folder" in err) == (1, True)
+    code, _, err = run(capsys, tmp_path, "--by", "team")
+    assert (code, "metadata:KEY, got 'team'" in err) == (2, True)
+    code, _, err = run(capsys, tmp_path, "--since", "noon")
+    assert (code, "expected a time such as 2026-11-01" in err) == (2, True)
+    code, _, err = run(capsys, tmp_path, "--prices", tmp_path / "no.json")
+    assert (code, "--prices" in err) == (1, True)
+
+
+def test_an_empty_folder_is_no_mistake(tmp_path, capsys):
+    assert run(capsys, tmp_path) == (0, "No records.\n", "")
+    assert run(capsys, tmp_path, "--format", "json") == (0, "[]\n", "")
