@@ -306,3 +306,26 @@ def _together(calls: list[Callable[[], Any]], timeout: float) -> bool:
         if thread.ident:
             thread.join(max(0.0, deadline - time.monotonic()))
     return len(results) == len(calls) and all(results)
+
+
+def make_exporters(endpoint: str) -> tuple[Any, Any, tuple[str, ...]]:
+    """Make exporters of spans and of metrics for who hands them over himself.
+
+    The protocol is that of OTEL_EXPORTER_OTLP_PROTOCOL. With them come the names of the loggers
+    that complain of an endpoint.
+    """
+    protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "").strip()
+    protocol = protocol if protocol in _EXPORTERS else _HTTP
+    spans, points, paths, loggers = _EXPORTERS[protocol]
+    options: dict[str, Any] = {}
+    if protocol == _GRPC:
+        options["insecure"] = endpoint.startswith("http://")
+    return (
+        importlib.import_module(spans).OTLPSpanExporter(
+            endpoint=endpoint + paths["traces"], **options
+        ),
+        importlib.import_module(points).OTLPMetricExporter(
+            endpoint=endpoint + paths["metrics"], **options
+        ),
+        loggers,
+    )

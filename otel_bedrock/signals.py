@@ -27,6 +27,7 @@ TTL_UNKNOWN = "unknown"
 MISSING_REASON = "bedrock.usage.missing.reason"
 SITE = "site"
 POLICY = "policy"
+ORIGIN = "bedrock.usage.origin"
 PERIOD = "bedrock.quota.period"
 COUNTED = "bedrock.count_tokens.input_tokens"
 COUNT_DIFFERENCE = "bedrock.count_tokens.difference"
@@ -38,6 +39,8 @@ MODALITY_UNKNOWN = "unknown"
 
 CALL, PARAMETER, OUTCOME, USAGE, FIXED = "call", "parameter", "outcome", "usage", "fixed"
 CONTENT, COST = "content", "cost"
+# Of the record of an invocation log, beside what a live call tells too.
+LOG = "log"
 # On the event with content; a span has the message as the description of its status.
 ERROR_MESSAGE = "error.message"
 
@@ -133,7 +136,8 @@ ATTRIBUTES = (
     Attribute("bedrock.usage.cache_write.1h.input_tokens", "int", USAGE, "cache_write_1h_tokens",
               "Cache writes kept for an hour."),
     Attribute("bedrock.usage.source", "string", USAGE, "source",
-              "Who told the counts: `usage`, `headers`, `body`, `metrics`, an agent's `trace`."),
+              "Who told the counts: `usage`, `headers`, `body`, `metrics`, an agent's `trace`, a"
+              " `log`."),
     Attribute("bedrock.usage.complete", "boolean", OUTCOME, "complete",
               "False where a stream ended before its final event."),
     Attribute(COUNTED, "int", OUTCOME, "counted_tokens",
@@ -165,6 +169,13 @@ ATTRIBUTES = (
               "Opt-in (`prices`): whose prices those are."),
     Attribute("bedrock.cost.date", "string", COST, "date",
               "Opt-in (`prices`): the day of their data, where the source says it."),
+    Attribute(ORIGIN, "string", LOG, "origin",
+              "Only on what does not come from the process that called: `invocation_log`, `batch`.",
+              False, True),
+    Attribute("cloud.account.id", "string", LOG, "account", "The account, where a log tells."),
+    Attribute("bedrock.identity.arn", "string", LOG, "identity", "Who called, where a log tells."),
+    Attribute("bedrock.inference.region", "string", LOG, "inference_region",
+              "The Region that a cross-Region profile chose, where a log tells."),
     Attribute("gen_ai.input.messages", "string", CONTENT, "input",
               "Opt-in (`capture_content`): what was said to the model, as JSON."),
     Attribute("gen_ai.output.messages", "string", CONTENT, "output",

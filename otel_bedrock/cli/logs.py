@@ -14,6 +14,11 @@ MISUSED = 2
 # In the order of the help.
 COMMANDS: tuple[Command, ...] = (
     Command(
+        "ingest",
+        "Turn logs into the spans and metrics of live calls, each record once.",
+        "otel_bedrock.cli.logs_ingest:run",
+    ),
+    Command(
         "report",
         "Sum up tokens and cost by model, identity, day, operation or metadata.",
         "otel_bedrock.cli.logs_report:run",

@@ -59,13 +59,17 @@ class Source(Protocol):
 
 
 class Reading:
-    """The records of one object from `start` on, as Records and Skippeds."""
+    """The records of one object from `start` on, as Records and Skippeds.
+
+    `failed` turns True where the object could not be read to its end, and may be another time.
+    """
 
     def __init__(self, log: LogObject, start: Position | None = None) -> None:
         self._log = log
         self._start = start or Position()
         self._values: Values | None = None
         self.position = self._start
+        self.failed = False
 
     @property
     def seen(self) -> int:
@@ -87,6 +91,7 @@ class Reading:
                 if not values.torn:
                     self.position = values.position
         except OSError as error:
+            self.failed = True
             yield Skipped(log.name, None, error.strerror or str(error))
 
     def _chunks(self) -> Iterator[bytes]:

@@ -11,12 +11,13 @@ from otel_bedrock.invocation_logs.reading import Source
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One row: what a source begins with, what makes it, and what the help says.
+    """One row: what a source begins with, what makes it, and what the help says of its form.
 
     `target` is `module:class`, imported only where it is used: files need no boto3.
     """
 
     prefix: str
+    form: str
     target: str
     sentence: str
 
@@ -31,7 +32,7 @@ _HERE = "otel_bedrock.invocation_logs"
 
 # The first that fits.
 KINDS = (
-    Kind("", f"{_HERE}.files:Files", "a file or a folder with all that it holds; - for stdin"),
+    Kind("", "PATH", f"{_HERE}.files:Files", "a file, a folder with all it holds, - for stdin"),
 )
 
 

@@ -1,0 +1,213 @@
+"""Checkpoint: what was ingested, how far, and what it came to, written in one transaction.
+
+So a process that is killed at any moment goes on from a state in which every record is either
+counted and remembered, or neither. Objects are remembered for good (a row each); request ids
+for a window after the object they were in is done, for a second copy of a record may come in
+another object.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from otel_bedrock.invocation_logs.totals import Row
+from otel_bedrock.invocation_logs.values import Position
+
+# How long request ids are remembered (seconds) after their object is done.
+WINDOW = 7 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far one object was read; `done` says that all of it was, as it was when it had `mark`."""
+
+    name: str
+    mark: str | None
+    size: int | None
+    position: Position
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What is committed at once: ids of records, how far their object is read, and the sums."""
+
+    place: Place
+    ids: Sequence[bytes] = ()
+    totals: Sequence[Row] = ()
+
+
+@dataclass(slots=True)
+class State:
+    """What a checkpoint is born with: who exports its sums, and since when they run."""
+
+    instance: str = field(default_factory=lambda: str(uuid.uuid4()))
+    created_ns: int = field(default_factory=time.time_ns)
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be used; the message says what to do about it."""
+
+
+class Checkpoint(Protocol):
+    """A store of what was ingested; one process uses it at a time.
+
+    `commit` must be atomic and durable: after a kill at any moment either all of a batch is
+    there, or nothing.
+    """
+
+    state: State
+
+    def place(self, name: str) -> Place | None:
+        """Return how far the object `name` was read; None where it was not."""
+
+    def seen(self, ids: Sequence[bytes]) -> set[bytes]:
+        """Return those of `ids` that are committed."""
+
+    def totals(self) -> Iterable[Row]:
+        """Return every series."""
+
+    def newest(self, prefix: str) -> str | None:
+        """Return the name of the last object, by its name, that begins with `prefix`."""
+
+    def commit(self, batch: Batch) -> None:
+        """Write a batch."""
+
+    def prune(self) -> None:
+        """Forget the ids whose window is over."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS places (
+  number INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, mark TEXT, size INTEGER,
+  offset INTEGER NOT NULL, skip INTEGER NOT NULL, line INTEGER NOT NULL,
+  done INTEGER NOT NULL, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS ids (id BLOB PRIMARY KEY, place INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS ids_of_place ON ids (place);
+CREATE TABLE IF NOT EXISTS totals (
+  metric TEXT NOT NULL, attributes TEXT NOT NULL, value TEXT NOT NULL,
+  PRIMARY KEY (metric, attributes)) WITHOUT ROWID;
+"""
+_VERSION = 1
+_MOST_VARIABLES = 500
+
+
+class SQLiteCheckpoint:
+    """The default: one file, locked while a process uses it."""
+
+    def __init__(self, path: str | Path, *, window: float = WINDOW) -> None:
+        self._window = window
+        self._path = Path(path)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self._path, timeout=2.0, isolation_level=None)
+            self.state = self._open()
+        except (OSError, sqlite3.Error) as error:
+            raise CheckpointError(self._explain(error)) from error
+
+    def _explain(self, error: Exception) -> str:
+        if "locked" in str(error):
+            return (
+                f"{self._path}: another ingest uses this checkpoint. Wait for it to end, or give"
+                " this one a checkpoint of its own and sources of its own"
+            )
+        return f"{self._path}: cannot be used as a checkpoint: {error}"
+
+    def _open(self) -> State:
+        db = self._db
+        # The lock is taken with the first write and kept: two processes on one checkpoint
+        # would each export sums that the other does not know.
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("PRAGMA journal_mode = WAL")
+        # A commit that is lost with the machine's power would take back what was exported.
+        db.execute("PRAGMA synchronous = FULL")
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > _VERSION:
+            raise CheckpointError(
+                f"{self._path}: made by a newer otel-bedrock (checkpoint version {version}, this"
+                f" one knows {_VERSION}): upgrade, or choose another --checkpoint"
+            )
+        db.execute("BEGIN IMMEDIATE")
+        for statement in _SCHEMA.split(";"):
+            db.execute(statement)
+        new = State()
+        for key, value in (("instance", new.instance), ("created_ns", str(new.created_ns))):
+            db.execute("INSERT OR IGNORE INTO state VALUES (?, ?)", (key, value))
+        db.execute(f"PRAGMA user_version = {_VERSION}")
+        db.execute("COMMIT")
+        found = dict(db.execute("SELECT key, value FROM state"))
+        return State(found["instance"], int(found["created_ns"]))
+
+    def place(self, name: str) -> Place | None:
+        row = self._db.execute(
+            "SELECT mark, size, offset, skip, line, done FROM places WHERE name = ?", (name,)
+        ).fetchone()
+        if row is None:
+            return None
+        mark, size, offset, skip, line, done = row
+        return Place(name, mark, size, Position(offset, skip, line), bool(done))
+
+    def seen(self, ids: Sequence[bytes]) -> set[bytes]:
+        found: set[bytes] = set()
+        for at in range(0, len(ids), _MOST_VARIABLES):
+            some = ids[at : at + _MOST_VARIABLES]
+            marks = ",".join("?" * len(some))
+            query = f"SELECT id FROM ids WHERE id IN ({marks})"  # noqa: S608 - question marks only
+            found.update(row[0] for row in self._db.execute(query, some))
+        return found
+
+    def totals(self) -> Iterable[Row]:
+        return [
+            Row(*row) for row in self._db.execute("SELECT metric, attributes, value FROM totals")
+        ]
+
+    def newest(self, prefix: str) -> str | None:
+        row = self._db.execute(
+            "SELECT max(name) FROM places WHERE substr(name, 1, ?) = ?", (len(prefix), prefix)
+        ).fetchone()
+        name: str | None = row[0]
+        return name
+
+    def commit(self, batch: Batch) -> None:
+        db, place = self._db, batch.place
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            db.execute(
+                "INSERT INTO places (name, mark, size, offset, skip, line, done, at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
+                " mark = excluded.mark, size = excluded.size, offset = excluded.offset,"
+                " skip = excluded.skip, line = excluded.line, done = excluded.done,"
+                " at = excluded.at",
+                (place.name, place.mark, place.size, *place.position, place.done, time.time()),
+            )
+            (number,) = db.execute(
+                "SELECT number FROM places WHERE name = ?", (place.name,)
+            ).fetchone()
+            db.executemany("INSERT INTO ids VALUES (?, ?)", [(key, number) for key in batch.ids])
+            db.executemany("INSERT OR REPLACE INTO totals VALUES (?, ?, ?)", batch.totals)
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            with suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            raise CheckpointError(self._explain(error)) from error
+
+    def prune(self) -> None:
+        # Ids of an object that is not done are what a second reading of it is told by.
+        self._db.execute(
+            "DELETE FROM ids WHERE place IN (SELECT number FROM places WHERE done AND at < ?)",
+            (time.time() - self._window,),
+        )
+
+    def close(self) -> None:
+        self._db.close()

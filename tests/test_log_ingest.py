@@ -1,0 +1,488 @@
+"""Ingest: each record of a log becomes a span and its tokens, once, whatever happens."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections import Counter
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from otel_bedrock.cli.main import main
+from otel_bedrock.config import Config
+from otel_bedrock.invocation_logs import Record, open_source
+from otel_bedrock.invocation_logs.checkpoint import CheckpointError, SQLiteCheckpoint
+from otel_bedrock.invocation_logs.ingest import Ingest, Plan, Watcher, read_request_ids
+from otel_bedrock.invocation_logs.outlet import ExportError, OtlpOutlet
+from otel_bedrock.invocation_logs.telling import Teller
+from otel_bedrock.invocation_logs.totals import Totals
+from otel_bedrock.receiver import Receiver
+
+USAGE = "gen_ai.client.inference.usage."
+ORIGIN = "bedrock.usage.origin"
+MODELS = ("amazon.nova-pro-v1:0", "us.anthropic.claude-sonnet-4-5-20250929-v1:0")
+
+
+def make(number, **members):
+    """Make a record whose counts tell it apart."""
+    return {
+        "schemaType": "ModelInvocationLog",
+        "schemaVersion": "1.0",
+        "timestamp": f"2026-11-26T10:{number // 60 % 60:02}:{number % 60:02}Z",
+        "accountId": "111122223333",
+        "identity": {"arn": "arn:aws:sts::111122223333:assumed-role/app/me"},
+        "region": "us-east-1",
+        "requestId": f"r-{number}",
+        "operation": "Converse",
+        "modelId": MODELS[number % 2],
+        "input": {
+            "inputTokenCount": number,
+            "cacheReadInputTokenCount": 10,
+            "cacheWriteInputTokenCount": 0,
+        },
+        "output": {
+            "outputTokenCount": 2,
+            "outputBodyJson": {"stopReason": "end_turn", "metrics": {"latencyMs": 1500}},
+        },
+        **members,
+    }
+
+
+def write(path, records, pack=False):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = "".join(json.dumps(each) + "\n" for each in records).encode()
+    path.write_bytes(gzip.compress(data) if pack else data)
+
+
+def ingest(folder, url, checkpoint, config=None, watcher=None, **plan):
+    """Run one ingest in this process; returns its tally."""
+    store = SQLiteCheckpoint(checkpoint)
+    made = Ingest(
+        Plan([open_source(str(folder))], **plan),
+        store,
+        OtlpOutlet(url, patience=5.0),
+        config,
+        watcher,
+    )
+    try:
+        return made.run()
+    finally:
+        made.close()
+        store.close()
+
+
+def tokens(receiver):
+    """Return {counter: sum over models} as the receiver has it, logs only."""
+    sums = Counter()
+    for point in receiver.latest():
+        if point.metric.startswith(USAGE):
+            assert point.attributes[ORIGIN] == "invocation_log"
+            sums[point.metric.removeprefix(USAGE)] += point.value
+    return dict(sums)
+
+
+def expected(records):
+    return {
+        "input_tokens": sum(each["input"]["inputTokenCount"] + 10 for each in records),
+        "output_tokens": 2 * len(records),
+        "cache_read.input_tokens": 10 * len(records),
+        "cache_write.input_tokens": 0,
+    }
+
+
+@pytest.fixture
+def receiver():
+    with Receiver(span_limit=100_000, point_limit=100_000) as running:
+        yield running
+
+
+def test_a_record_is_the_span_of_a_live_call_with_its_own_times(tmp_path, receiver):
+    write(tmp_path / "logs/a.jsonl", [make(7)])
+    tally = ingest(tmp_path / "logs", receiver.url, tmp_path / "c")
+    assert (tally.records, tally.input_tokens, tally.output_tokens) == (1, 17, 2)
+    (span,) = receiver.spans
+    assert span.name == f"chat {MODELS[1]}"
+    start = int(datetime(2026, 11, 26, 10, 0, 7, tzinfo=timezone.utc).timestamp()) * 10**9
+    assert (span.start_ns, span.end_ns) == (start, start + 1_500_000_000)
+    assert span.kind == "client"
+    assert span.parent_id is None
+    said = span.attributes
+    assert said[ORIGIN] == "invocation_log"
+    assert said["aws.request_id"] == "r-7"
+    assert said["gen_ai.usage.input_tokens"] == 17
+    assert said["gen_ai.usage.output_tokens"] == 2
+    assert said["gen_ai.usage.cache_read.input_tokens"] == 10
+    assert said["bedrock.identity.arn"].endswith("/me")
+    assert said["cloud.account.id"] == "111122223333"
+    assert said["gen_ai.response.finish_reasons"] == ("end_turn",)
+    assert span.resource["service.name"] == "otel-bedrock-logs"
+
+
+def test_every_metric_is_marked_and_none_names_an_account(tmp_path, receiver):
+    write(tmp_path / "logs/a.jsonl", [make(number) for number in range(4)])
+    ingest(tmp_path / "logs", receiver.url, tmp_path / "c")
+    points = receiver.latest()
+    durations = [each for each in points if each.metric == "gen_ai.client.inference.duration"]
+    assert sum(each.count for each in durations) == 4
+    assert sum(each.sum for each in durations) == pytest.approx(6.0)
+    for point in points:
+        assert point.attributes[ORIGIN] == "invocation_log"
+        assert "111122223333" not in str(point.attributes)
+
+
+def test_a_call_of_unknown_duration_has_none(tmp_path, receiver):
+    write(tmp_path / "logs/a.jsonl", [make(7, output={"outputTokenCount": 2})])
+    ingest(tmp_path / "logs", receiver.url, tmp_path / "c")
+    assert not [each for each in receiver.latest() if "duration" in each.metric]
+    assert receiver.spans[0].start_ns == receiver.spans[0].end_ns
+    assert tokens(receiver)["output_tokens"] == 2
+
+
+def test_a_failed_call_is_told_as_one(tmp_path, receiver):
+    failed = make(7, errorCode="ThrottlingException", input={}, output={})
+    write(tmp_path / "logs/a.jsonl", [failed])
+    ingest(tmp_path / "logs", receiver.url, tmp_path / "c")
+    (span,) = receiver.spans
+    assert (span.status_code, span.attributes["error.type"]) == ("error", "ThrottlingException")
+    (missing,) = [each for each in receiver.latest() if each.metric.endswith("usage.missing")]
+    assert missing.attributes["bedrock.usage.missing.reason"] == "error"
+
+
+def test_a_record_links_to_the_span_that_made_its_call():
+    sent = {"otel_trace_id": "ab" * 16, "otel_span_id": "cd" * 8}
+    teller = Teller(Config(), Totals({}), None, spans=True)
+    teller.tell(Record(make(1, requestMetadata=sent)), b"1")
+    teller.tell(
+        Record(make(1, requestMetadata={"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"})), b"2"
+    )
+    teller.tell(Record(make(1, requestMetadata={"otel_trace_id": "x", "traceparent": "y"})), b"3")
+    links = [
+        [(link.context.trace_id, link.context.span_id) for link in span.links]
+        for span in teller.take_spans()
+    ]
+    teller.close()
+    found = (int("ab" * 16, 16), int("cd" * 8, 16))
+    assert links == [[found], [found], []]
+
+
+def test_a_second_run_adds_nothing_and_a_new_file_is_added(tmp_path, receiver):
+    first = [make(number) for number in range(10)]
+    write(tmp_path / "logs/a.json.gz", first, pack=True)
+    for _ in range(2):
+        ingest(tmp_path / "logs", receiver.url, tmp_path / "c")
+        assert tokens(receiver) == expected(first)
+    second = [make(number) for number in range(10, 13)]
+    write(tmp_path / "logs/b.json.gz", second, pack=True)
+    assert ingest(tmp_path / "logs", receiver.url, tmp_path / "c").objects == 1
+    assert tokens(receiver) == expected(first + second)
+    assert len(receiver.spans) == 13
+
+
+def test_a_record_that_comes_twice_counts_once(tmp_path, receiver):
+    records = [make(number) for number in range(10)]
+    write(tmp_path / "logs/a.jsonl", records + records[:3])
+    write(tmp_path / "logs/b.json.gz", records[5:], pack=True)
+    tally = ingest(tmp_path / "logs", receiver.url, tmp_path / "c", batch=4)
+    assert (tally.records, tally.duplicates) == (10, 8)
+    assert tokens(receiver) == expected(records)
+    assert len(receiver.spans) == 10
+
+
+def test_a_file_that_grows_is_read_on(tmp_path, receiver):
+    path = tmp_path / "logs/a.jsonl"
+    records = [make(number) for number in range(9)]
+    write(path, records[:4])
+    whole = path.read_bytes()
+    half = json.dumps(records[4])[:100].encode()
+    path.write_bytes(whole + half)
+    named = []
+    tally = ingest(
+        tmp_path / "logs", receiver.url, tmp_path / "c", watcher=Watcher(skipped=named.append)
+    )
+    assert (tally.records, [each.line for each in named]) == (4, [5])
+    write(path, records)
+    tally = ingest(tmp_path / "logs", receiver.url, tmp_path / "c")
+    assert (tally.records, tally.duplicates, tally.skipped) == (5, 0, 0)
+    assert tokens(receiver) == expected(records)
+
+
+def test_what_is_left_out_for_its_time_is_there_for_a_later_run(tmp_path, receiver):
+    records = [make(number) for number in range(10)]
+    write(tmp_path / "logs/a.jsonl", records)
+    middle = datetime(2026, 11, 26, 10, 0, 5, tzinfo=timezone.utc)
+    tally = ingest(tmp_path / "logs", receiver.url, tmp_path / "c", since=middle, batch=2)
+    assert (tally.records, tally.outside) == (5, 5)
+    assert tokens(receiver) == expected(records[5:])
+    ingest(tmp_path / "logs", receiver.url, tmp_path / "c", batch=2)
+    assert tokens(receiver) == expected(records)
+
+
+def test_calls_that_were_reported_live_are_left_out(tmp_path, receiver):
+    ours = {"otel_trace_id": "ab" * 16, "otel_span_id": "cd" * 8}
+    foreign = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"}
+    records = [make(1, requestMetadata=ours), make(2, requestMetadata=foreign), make(3), make(4)]
+    write(tmp_path / "logs/a.jsonl", records)
+    live = read_request_ids(
+        [
+            "r-4\n",
+            json.dumps(
+                {
+                    "resourceSpans": [
+                        {"attributes": [{"key": "aws.request_id", "value": {"stringValue": "r-9"}}]}
+                    ]
+                }
+            ),
+        ]
+    )
+    assert live == {"r-4", "r-9"}
+    tally = ingest(
+        tmp_path / "logs",
+        receiver.url,
+        tmp_path / "c",
+        only_unseen=True,
+        was_live=live.__contains__,
+    )
+    assert (tally.records, tally.seen_live) == (2, 2)
+    assert tokens(receiver) == expected(records[1:3])
+
+
+def test_an_endpoint_that_does_not_answer_loses_nothing(tmp_path):
+    records = [make(number) for number in range(10)]
+    write(tmp_path / "logs/a.jsonl", records)
+    with Receiver() as receiver:
+        port = receiver.port
+    store = SQLiteCheckpoint(tmp_path / "c")
+    waited = []
+    outlet = OtlpOutlet(f"http://127.0.0.1:{port}", patience=0.0, waiting=waited.append)
+    made = Ingest(Plan([open_source(str(tmp_path / "logs"))]), store, outlet)
+    with pytest.raises(ExportError, match="Nothing is lost"):
+        made.run()
+    made.close()
+    store.close()
+    with Receiver(port) as receiver:
+        ingest(tmp_path / "logs", receiver.url, tmp_path / "c")
+        assert tokens(receiver) == expected(records)
+
+
+def test_sums_that_were_committed_and_not_sent_leave_with_the_next_run(tmp_path, receiver):
+    records = [make(number) for number in range(10)]
+    write(tmp_path / "logs/a.jsonl", records)
+
+    class Deaf:
+        def send_spans(self, spans):
+            pass
+
+        def send_metrics(self, data):
+            raise ExportError("deaf")
+
+    store = SQLiteCheckpoint(tmp_path / "c")
+    made = Ingest(Plan([open_source(str(tmp_path / "logs"))]), store, Deaf())
+    with pytest.raises(ExportError):
+        made.run()
+    made.close()
+    store.close()
+    tally = ingest(tmp_path / "logs", receiver.url, tmp_path / "c")
+    assert tally.records == 0
+    assert tokens(receiver) == expected(records)
+
+
+def test_two_processes_cannot_share_a_checkpoint(tmp_path):
+    store = SQLiteCheckpoint(tmp_path / "c")
+    with pytest.raises(CheckpointError, match="another ingest uses this checkpoint"):
+        SQLiteCheckpoint(tmp_path / "c")
+    store.close()
+    (tmp_path / "d").write_text("This is no database, but a text that is long enough.")
+    with pytest.raises(CheckpointError, match="cannot be used as a checkpoint"):
+        SQLiteCheckpoint(tmp_path / "d")
+
+
+def test_ids_are_forgotten_after_the_window_and_their_objects_are_not(tmp_path, receiver):
+    records = [make(number) for number in range(3)]
+    write(tmp_path / "logs/a.jsonl", records)
+    ingest(tmp_path / "logs", receiver.url, tmp_path / "c")
+    store = SQLiteCheckpoint(tmp_path / "c", window=0.0)
+    time.sleep(0.01)
+    store.prune()
+    assert store._db.execute("SELECT count(*) FROM ids").fetchone() == (0,)
+    store.close()
+    assert ingest(tmp_path / "logs", receiver.url, tmp_path / "c").objects == 0
+
+
+def test_metrics_alone_and_what_the_sampler_drops(tmp_path, receiver, monkeypatch):
+    records = [make(number) for number in range(3)]
+    write(tmp_path / "logs/a.jsonl", records)
+    ingest(tmp_path / "logs", receiver.url, tmp_path / "c", spans=False)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    ingest(tmp_path / "logs", receiver.url, tmp_path / "d")
+    assert receiver.spans == []
+    assert tokens(receiver)["output_tokens"] == 12
+
+
+# The kill test: a process of its own for each run, forked from one that has imported all.
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    [
+        "otel_bedrock.invocation_logs.ingest",
+        "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+        "opentelemetry.exporter.otlp.proto.http.metric_exporter",
+    ]
+)
+
+
+def _ingest_slowly(folder, url, checkpoint, begun):
+    os.environ["OTEL_BEDROCK_RAISE_INTERNAL_ERRORS"] = "1"
+    begun.set()
+    ingest(folder, url, checkpoint, batch=7, export_every=0.0)
+
+
+def _span_ids(receiver):
+    return Counter(span.span_id for span in receiver.spans)
+
+
+@pytest.mark.timeout(300)
+def test_killed_at_any_moment_no_record_is_lost_or_counted_twice(tmp_path):
+    """Fifty kills while more and more is written; late objects and second copies among it."""
+    chance = random.Random(7)
+    folder = tmp_path / "logs/AWSLogs/1/BedrockModelInvocationLogs/us-east-1/2026/11/26"
+    records = [make(number) for number in range(2500)]
+    written, killed, amid, ended = 0, 0, 0, 0
+    with Receiver(span_limit=100_000, point_limit=1_000_000) as receiver:
+        while killed < 50:
+            if written < len(records):
+                more = records[written : written + 50]
+                again = chance.sample(records[: written + 50], 10)
+                # Every third object is late: it comes in an hour that is over.
+                hour = 10 + written // 500 - (written // 50 % 3 == 2)
+                write(folder / f"{hour:02}/{written:05}.json.gz", more + again, pack=True)
+                written += 50
+            begun = _FORKS.Event()
+            where = (tmp_path / "logs", receiver.url, tmp_path / "c", begun)
+            child = _FORKS.Process(target=_ingest_slowly, args=where)
+            child.start()
+            assert begun.wait(60)
+            # Every fourth kill comes while it starts, the others once something has arrived.
+            if killed % 4:
+                seen = len(receiver.spans)
+                receiver.wait_for(
+                    lambda r, seen=seen, child=child: len(r.spans) > seen or not child.is_alive(),
+                    30,
+                )
+            child.join(chance.uniform(0.0, 0.1))
+            if child.exitcode is None:
+                os.kill(child.pid, signal.SIGKILL)
+                killed += 1
+                amid += killed % 4 != 1
+            else:
+                assert child.exitcode == 0
+                ended += 1
+            child.join()
+        # Most kills came while something was being committed and sent.
+        assert amid >= 15, amid
+        for _ in range(2):
+            ingest(tmp_path / "logs", receiver.url, tmp_path / "c")
+        assert tokens(receiver) == expected(records[:written])
+        # A span that was sent again is the same span.
+        ids = _span_ids(receiver)
+        assert len(ids) == written
+        told = {(span.span_id, span.start_ns, str(span.attributes)) for span in receiver.spans}
+        assert len(told) == written
+        # No series ever went back: nothing was exported that was not committed.
+        last = {}
+        for point in receiver.points:
+            if point.kind == "sum":
+                key = (point.metric, str(sorted(point.attributes.items())))
+                assert point.value >= last.get(key, 0)
+                last[key] = point.value
+    again = sum(ids.values()) - written
+    print(f"{killed} kills, {amid} of them amid; {ended} runs ended; {again} spans sent again")
+
+
+def test_the_command_ingests_and_says_what_it_did(tmp_path, receiver, capsys):
+    records = [make(number) for number in range(3)]
+    write(tmp_path / "logs/a.jsonl", records)
+    command = ["logs", "ingest", str(tmp_path / "logs"), "--checkpoint", str(tmp_path / "c")]
+    command += ["--otlp-endpoint", receiver.url]
+    assert main(command) == 0
+    assert "3 records of 1 objects: 33 tokens in, 6 out" in capsys.readouterr().err
+    assert tokens(receiver) == expected(records)
+    with (tmp_path / "logs/a.jsonl").open("a") as file:
+        file.write("no JSON\n" + json.dumps(make(3)) + "\n")
+    assert main(command) == 3
+    err = capsys.readouterr().err
+    assert "a.jsonl: line 4: expected a JSON object" in err
+    assert "1 records of 1 objects" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ([], 2, "SOURCE"),
+        (["nowhere"], 1, "nowhere: there is no such file or folder"),
+        (["x", "--since", "yesterday"], 2, "expected a time such as 2026-11-01"),
+        (["x", "--poll", "fast"], 2, "expected a time such as 30s"),
+        (["x", "--seen", "nowhere.txt"], 1, "--seen nowhere.txt: No such file"),
+    ],
+)
+def test_errors_of_the_command_say_what_to_do(arguments, code, says, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = [*arguments, "--checkpoint", str(tmp_path / "c")] if arguments else []
+    assert main(["logs", "ingest", *given]) == code
+    assert says in capsys.readouterr().err
+
+
+def test_an_endpoint_that_is_not_there_is_an_error_that_says_so(tmp_path, capsys):
+    write(tmp_path / "a.jsonl", [make(1)])
+    with Receiver() as receiver:
+        url = receiver.url
+    code = main(
+        ["logs", "ingest", str(tmp_path), "--checkpoint", str(tmp_path / "c"), "--otlp-endpoint",
+         url, "--patience", "0s"]
+    )  # fmt: skip
+    err = capsys.readouterr().err
+    assert code == 1
+    assert f"{url} took nothing for" in err
+    assert "Is an OpenTelemetry Collector listening there?" in err
+
+
+def test_every_command_of_logs_has_a_help(capsys):
+    from otel_bedrock.cli.logs import COMMANDS
+
+    assert main(["logs"]) == 0
+    out = capsys.readouterr().out
+    for command in COMMANDS:
+        assert command.sentence in out
+        assert main(["logs", command.name, "--help"]) == 0
+        assert f"otel-bedrock logs {command.name}" in capsys.readouterr().out
+    assert main(["logs", "ingset"]) == 2
+    assert "Did you mean 'ingest'?" in capsys.readouterr().err
+
+
+def test_follow_takes_what_comes_and_ends_where_nothing_is_lost(tmp_path, receiver):
+    records = [make(number) for number in range(20)]
+    write(tmp_path / "logs/a.jsonl", records[:5])
+    store = SQLiteCheckpoint(tmp_path / "c")
+    moves = []
+
+    def moved(tally):
+        moves.append(tally.records)
+        if tally.records == 5:
+            write(tmp_path / "logs/b.json.gz", records[5:], pack=True)
+
+    watcher = Watcher(stopping=lambda: bool(moves) and moves[-1] >= 20, moved=moved)
+    made = Ingest(
+        Plan([open_source(str(tmp_path / "logs"))], overlap=timedelta(hours=1)),
+        store,
+        OtlpOutlet(receiver.url, patience=5.0),
+        watcher=watcher,
+    )
+    tally = made.follow(0.05)
+    made.close()
+    store.close()
+    assert tally.records == 20
+    assert tokens(receiver) == expected(records)
