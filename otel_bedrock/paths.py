@@ -23,6 +23,9 @@ def dig(data: Any, path: str) -> Any:
     With `*` the answer is the list of what was found under each item (items without it are
     left out), or None where nothing was found.
     """
+    # Nearly every path is one key of a plain dict.
+    if type(data) is dict and "." not in path:
+        return data.get(path)
     return _walk(data, _steps(path))
 
 

@@ -7,7 +7,7 @@ does not lose the span, nor the reverse.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -103,8 +103,7 @@ class Recording:
         self._learn(outcome)
         _, tokens = self.recorder.bases(self.call, outcome.service_tier, None)
         if outcome.usage is not None:
-            counts = list(self._counts(outcome.usage, tokens, _NOTHING))
-            self.recorder.measure(counts, self.context)
+            self.recorder.measure(self.context, self._counts, outcome.usage, tokens, _NOTHING)
 
     def _learn(self, outcome: Outcome) -> None:
         """Take the base model of a prompt router from its trace: its id does not tell."""
@@ -115,13 +114,7 @@ class Recording:
     def gap(self, seconds: float) -> None:
         """Record the time between two chunks; called only where the setting asks for it."""
         base, _ = self.recorder.bases(self.call, None, None)
-        self.recorder.measure(
-            (
-                ("time_per_output_chunk", seconds, base),
-                ("old_time_per_output_chunk", seconds, base),
-            ),
-            self.context,
-        )
+        self.recorder.measure(self.context, _gaps, seconds, base)
 
     def returned(self, outcome: Outcome, held: frozenset[str] = _NOTHING) -> None:
         """Tell the metrics of a call that has returned and whose body is still to be read.
@@ -219,23 +212,17 @@ class Recording:
     def _measure(self, outcome: Outcome, held: frozenset[str], *, last: bool) -> None:
         self._learn(outcome)
         error, usage, told = outcome.error_type, outcome.usage, self._told
+        measure, context = self.recorder.measure, self.context
         base, tokens = self.recorder.bases(self.call, outcome.service_tier, error)
         if usage is not None:
-            self._tell(self._counts, usage, tokens, held)
+            measure(context, self._counts, usage, tokens, held)
             if error is None:
-                self._tell(self._sizes, usage, base, held)
+                measure(context, self._sizes, usage, base, held)
         if "duration" not in told and self._end is not None:
             told.add("duration")
-            self._tell(self._durations, outcome, base)
+            measure(context, self._durations, outcome, base)
         if last:
-            self._tell(self._endings, outcome, base)
-
-    def _tell(self, make: Callable[..., Iterable[Measurement]], *given: Any) -> None:
-        """Record what `make` yields; where it fails, what others yield is recorded all the same."""
-        try:
-            self.recorder.measure(make(*given), self.context)
-        except Exception as error:
-            shield.stop("recorder.measure", error)
+            measure(context, self._endings, outcome, base)
 
     def _counts(
         self, usage: Usage, tokens: Attributes, held: frozenset[str]
@@ -311,3 +298,8 @@ class Recording:
         if outcome.error_type is not None:
             return "error"
         return "aborted" if outcome.complete is False else "unsupported"
+
+
+def _gaps(seconds: float, base: Attributes) -> Iterable[Measurement]:
+    yield "time_per_output_chunk", seconds, base
+    yield "old_time_per_output_chunk", seconds, base

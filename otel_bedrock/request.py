@@ -17,23 +17,20 @@ Parameters = Mapping[str, Any]
 
 _NO_MODEL = ModelId(name="")
 
-# Member of the parameters -> short names (see signals.ATTRIBUTES) with the keys under it.
+# Member of the parameters -> the keys under it -> short names (see signals.ATTRIBUTES).
 # Grouped so that a member that was not sent, as most are not, costs one look-up.
-_CONVERSE = (
-    (
-        "inferenceConfig",
-        (
-            ("max_tokens", "maxTokens"),
-            ("temperature", "temperature"),
-            ("top_p", "topP"),
-            ("stop_sequences", "stopSequences"),
-        ),
-    ),
-    ("additionalModelRequestFields", (("top_k", "top_k"),)),
-    ("guardrailConfig", (("guardrail_id", "guardrailIdentifier"),)),
-    ("serviceTier", (("service_tier", "type"),)),
-    ("performanceConfig", (("latency_mode", "latency"),)),
-)
+_CONVERSE = {
+    "inferenceConfig": {
+        "maxTokens": "max_tokens",
+        "temperature": "temperature",
+        "topP": "top_p",
+        "stopSequences": "stop_sequences",
+    },
+    "additionalModelRequestFields": {"top_k": "top_k"},
+    "guardrailConfig": {"guardrailIdentifier": "guardrail_id"},
+    "serviceTier": {"type": "service_tier"},
+    "performanceConfig": {"latency": "latency_mode"},
+}
 
 # The same for what InvokeModel takes beside its body.
 _INVOKE = (
@@ -142,13 +139,15 @@ def _pick(source: Any, paths: tuple[tuple[str, str], ...]) -> dict[str, Any]:
 
 def _read_converse(parameters: Parameters, _: Any, __: Provider) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for member, keys in _CONVERSE:
+    for member, names in _CONVERSE.items():
         under = parameters.get(member)
-        if under is not None and isinstance(under, Mapping):
-            for name, key in keys:
-                value = _scalar(under.get(key))
+        if under is not None and (type(under) is dict or isinstance(under, Mapping)):
+            for key, name in names.items():
+                value = under.get(key)
                 if value is not None:
-                    found[name] = value
+                    value = _scalar(value)
+                    if value is not None:
+                        found[name] = value
     metadata = parameters.get("requestMetadata")
     if isinstance(metadata, Mapping):
         found["request_metadata"] = metadata

@@ -19,8 +19,9 @@ A `Report` is what one place (usage member, headers, body, invocation metrics) s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from otel_bedrock.call import Usage
@@ -58,7 +59,8 @@ class Shape:
 
     `anchors` are the paths of which one must be there for the shape to be recognised.
     `inclusive` says that `input` counts cache tokens as well. `details` leads to a list of
-    `{ttl, inputTokens}`. `paths` is derived: the fields that the shape has, with their paths.
+    `{ttl, inputTokens}`. `paths` is derived: the fields that the shape has, with their paths;
+    `flat`, that each of them is one key.
     """
 
     name: str
@@ -73,10 +75,13 @@ class Shape:
     details: tuple[str, ...] = ()
     inclusive: bool = False
     paths: tuple[tuple[str, tuple[str, ...]], ...] = field(init=False, default=())
+    flat: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         paths = tuple((name, getattr(self, name)) for name in FIELDS if getattr(self, name))
+        every = (self.anchors, self.details, *(these for _, these in paths))
         object.__setattr__(self, "paths", paths)
+        object.__setattr__(self, "flat", not any("." in path for these in every for path in these))
 
 
 # Where a `usage` member stands: in a whole answer, in Claude's message_start, in a stream event
@@ -262,11 +267,11 @@ def read_usage(answer: Any, *, inclusive: bool = False) -> Report | None:
     it holds only where the input is at least as large as they are.
     """
     report = _read(_CONVERSE, dig(answer, "usage"), USAGE)
-    if report is None:
-        return None
-    counts = dict(report.counts)
+    if report is None or not inclusive:
+        return report
+    counts = report.counts
     cached = counts.get("cache_read", 0) + counts.get("cache_write", 0)
-    counted_in = inclusive and cached > 0 and counts.get("input", 0) >= cached
+    counted_in = cached > 0 and counts.get("input", 0) >= cached
     return Report(USAGE, counts, counted_in)
 
 
@@ -328,29 +333,26 @@ def decide(reports: Iterable[Report | None], *, final: bool = True) -> Usage | N
             return None
     read, write = counts.get("cache_read"), counts.get("cache_write")
     cached = (read or 0) + (write or 0)
-    total = next(
-        (
-            report.counts["input"]
-            for report in said
-            if report.inclusive and "input" in report.counts
-        ),
-        None,
-    )
-    uncached = None
+    total = uncached = None
+    for report in said:
+        if report.inclusive and "input" in report.counts:
+            total = report.counts["input"]
+            break
     if total is not None:
         uncached = total - cached if total >= cached else None
     elif "input" in counts:
         uncached = counts["input"]
         total = uncached + cached
-    split = [counts[name] for name in _TTL_FIELDS.values() if name in counts]
-    trusted = bool(split) and sum(split) == write
+    short, long = counts.get("cache_write_5m"), counts.get("cache_write_1h")
+    if (short or 0) + (long or 0) != write:
+        short = long = None
     return Usage(
         input_tokens=total,
         output_tokens=counts.get("output"),
         cache_read_tokens=read,
         cache_write_tokens=write,
-        cache_write_5m_tokens=counts.get("cache_write_5m") if trusted else None,
-        cache_write_1h_tokens=counts.get("cache_write_1h") if trusted else None,
+        cache_write_5m_tokens=short,
+        cache_write_1h_tokens=long,
         reasoning_tokens=counts.get("reasoning"),
         uncached_tokens=uncached,
         source=said[0].source,
@@ -358,15 +360,27 @@ def decide(reports: Iterable[Report | None], *, final: bool = True) -> Usage | N
 
 
 def _read(shape: Shape, data: Any, source: str) -> Report | None:
-    if first(data, shape.anchors) is None:
+    get: Callable[[str], Any]
+    get = data.get if shape.flat and type(data) is dict else partial(dig, data)
+    for path in shape.anchors:
+        if get(path) is not None:
+            break
+    else:
         return None
     counts = {}
     for name, paths in shape.paths:
-        count = whole(first(data, paths))
-        if count is not None:
-            counts[name] = count
-    if shape.details:
-        counts.update(_by_ttl(first(data, shape.details)))
+        for path in paths:
+            value = get(path)
+            if value is not None:
+                count = whole(value)
+                if count is not None:
+                    counts[name] = count
+                break
+    for path in shape.details:
+        details = get(path)
+        if details is not None:
+            counts.update(_by_ttl(details))
+            break
     return Report(source, counts, shape.inclusive) if counts else None
 
 
