@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
+from opentelemetry.context import get_current
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from otel_bedrock import abandoned, answer, lookup, shield, streams, usage
@@ -110,7 +111,8 @@ def begin(
     try:
         api = args[0] if args else kwargs.get("operation_name")
         row = TABLE.get((service, api)) if isinstance(api, str) else None
-        if row is None or not is_instrumentation_enabled():
+        # In an empty context nothing is suppressed.
+        if row is None or (get_current() and not is_instrumentation_enabled()):
             return None
         current = recorder()
         if current is None:
@@ -125,7 +127,7 @@ def begin(
         address, port = _address(meta.endpoint_url)
         call, provider = read_call(
             row,
-            parameters if isinstance(parameters, Mapping) else {},
+            parameters if type(parameters) is dict or isinstance(parameters, Mapping) else {},
             address=address,
             port=port,
             region=meta.region_name,

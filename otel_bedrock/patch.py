@@ -159,7 +159,7 @@ class _Wrappers:
         ) -> Any:
             recorder = self._recorder
             try:
-                service = client._service_model.service_name
+                service = client.meta.service_model.service_name
             except Exception:
                 # No client as we know it: what is wrong with it, the call itself will say,
                 # and not as an error that came up during another one.

@@ -233,14 +233,14 @@ class Recorder:
             found = self._with_ttl[key] = {**tokens, signals.TTL: ttl}
         return found
 
-    def measure(
+    def measure(self, measurements: Iterable[Measurement], context: Context) -> None:
+        """Record `measurements`, each under its own shield, with the call's own context."""
+        self.tell(context, iter, measurements)
+
+    def tell(
         self, context: Context, make: Callable[..., Iterable[Measurement]], *given: Any
     ) -> None:
-        """Record what `make(*given)` yields, with the call's own context.
-
-        Each measurement has its own shield, and so has `make`: what it yielded before it failed
-        is recorded, and what others make as well.
-        """
+        """Record what `make(*given)` yields; where it fails, what others yield is recorded."""
         instruments, seen = self.instruments, self._seen
         try:
             for key, value, attributes in make(*given):

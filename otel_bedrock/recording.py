@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
@@ -28,13 +29,9 @@ if TYPE_CHECKING:
 _ERROR = Status(StatusCode.ERROR)
 _NOTHING: frozenset[str] = frozenset()
 
-# Field of Usage -> key of its counter. The cache-write counter is told apart by TTL.
-_COUNTERS = (
-    ("input_tokens", "input"),
-    ("output_tokens", "output"),
-    ("cache_read_tokens", "cache_read"),
-    ("reasoning_tokens", "reasoning"),
-)
+# Counters, and how their fields of Usage are read. The cache-write counter is told apart by TTL.
+_COUNTERS = ("input", "output", "cache_read", "reasoning")
+_counts = attrgetter("input_tokens", "output_tokens", "cache_read_tokens", "reasoning_tokens")
 
 
 class Recording:
@@ -100,21 +97,27 @@ class Recording:
 
     def count(self, outcome: Outcome) -> None:
         """Add to the counters what a stream's last event told, before the stream has ended."""
-        self._learn(outcome)
+        if outcome.invoked_model is not None:
+            self._learn(outcome.invoked_model)
         _, tokens = self.recorder.bases(self.call, outcome.service_tier, None)
         if outcome.usage is not None:
-            self.recorder.measure(self.context, self._counts, outcome.usage, tokens, _NOTHING)
+            self.recorder.tell(self.context, self._counts, outcome.usage, tokens, _NOTHING)
 
-    def _learn(self, outcome: Outcome) -> None:
+    def _learn(self, invoked: str) -> None:
         """Take the base model of a prompt router from its trace: its id does not tell."""
-        invoked = outcome.invoked_model
-        if invoked is not None and self.call.model.base_id is None:
+        if self.call.model.base_id is None:
             self.call = replace(self.call, model=informed(self.call.model, invoked))
 
     def gap(self, seconds: float) -> None:
         """Record the time between two chunks; called only where the setting asks for it."""
         base, _ = self.recorder.bases(self.call, None, None)
-        self.recorder.measure(self.context, _gaps, seconds, base)
+        self.recorder.measure(
+            (
+                ("time_per_output_chunk", seconds, base),
+                ("old_time_per_output_chunk", seconds, base),
+            ),
+            self.context,
+        )
 
     def returned(self, outcome: Outcome, held: frozenset[str] = _NOTHING) -> None:
         """Tell the metrics of a call that has returned and whose body is still to be read.
@@ -210,36 +213,37 @@ class Recording:
             recorder.details.emit(attributes, structures, self.context, at)
 
     def _measure(self, outcome: Outcome, held: frozenset[str], *, last: bool) -> None:
-        self._learn(outcome)
+        if outcome.invoked_model is not None:
+            self._learn(outcome.invoked_model)
         error, usage, told = outcome.error_type, outcome.usage, self._told
-        measure, context = self.recorder.measure, self.context
+        tell, context = self.recorder.tell, self.context
         base, tokens = self.recorder.bases(self.call, outcome.service_tier, error)
         if usage is not None:
-            measure(context, self._counts, usage, tokens, held)
+            tell(context, self._counts, usage, tokens, held)
             if error is None:
-                measure(context, self._sizes, usage, base, held)
+                tell(context, self._sizes, usage, base, held)
         if "duration" not in told and self._end is not None:
             told.add("duration")
-            measure(context, self._durations, outcome, base)
+            tell(context, self._durations, outcome, base)
         if last:
-            measure(context, self._endings, outcome, base)
+            tell(context, self._endings, outcome, base)
 
     def _counts(
         self, usage: Usage, tokens: Attributes, held: frozenset[str]
     ) -> Iterable[Measurement]:
         told = self._told
-        for field, key in _COUNTERS:
-            count = getattr(usage, field)
+        for key, count in zip(_COUNTERS, _counts(usage), strict=True):
             if count is not None and key not in told and key not in held:
                 told.add(key)
                 yield key, count, tokens
         written = usage.cache_write_tokens
         if written is not None and "cache_write" not in told and "cache_write" not in held:
             told.add("cache_write")
-            parts = (("5m", usage.cache_write_5m_tokens), ("1h", usage.cache_write_1h_tokens))
-            split = [(ttl, count) for ttl, count in parts if count is not None]
-            for ttl, count in split or [(signals.TTL_UNKNOWN, written)]:
-                yield "cache_write", count, self.recorder.with_ttl(tokens, ttl)
+            short, long = usage.cache_write_5m_tokens, usage.cache_write_1h_tokens
+            whole = written if short is None and long is None else None
+            for ttl, count in (("5m", short), ("1h", long), (signals.TTL_UNKNOWN, whole)):
+                if count is not None:
+                    yield "cache_write", count, self.recorder.with_ttl(tokens, ttl)
 
     def _sizes(self, usage: Usage, base: Attributes, held: frozenset[str]) -> Iterable[Measurement]:
         told = self._told
@@ -298,8 +302,3 @@ class Recording:
         if outcome.error_type is not None:
             return "error"
         return "aborted" if outcome.complete is False else "unsupported"
-
-
-def _gaps(seconds: float, base: Attributes) -> Iterable[Measurement]:
-    yield "time_per_output_chunk", seconds, base
-    yield "old_time_per_output_chunk", seconds, base
