@@ -145,9 +145,11 @@ def read_body_details(body: Any, provider: Provider) -> Found:
     action = dig(body, "amazon-bedrock-guardrailAction")
     if isinstance(action, str):
         found["guardrail_action"] = action
-    units = read_guardrail_units(dig(body, "amazon-bedrock-trace.guardrail"))
-    if units:
-        found["guardrail_units"] = units
+    trace = dig(body, "amazon-bedrock-trace.guardrail")
+    if trace is not None:
+        units = read_guardrail_units(trace)
+        if units:
+            found["guardrail_units"] = units
     return found
 
 
@@ -180,11 +182,11 @@ def _read_invoke(row: Operation, answer: Any, provider: Provider) -> Found:
         ("service_tier", "serviceTier"),
         ("latency_mode", "performanceConfigLatency"),
     ):
-        value = dig(answer, key)
+        value = answer.get(key)
         if isinstance(value, str):
             found[name] = value
-    headers = dig(answer, "ResponseMetadata.HTTPHeaders")
-    if isinstance(headers, Mapping):
+    headers = dig(answer.get("ResponseMetadata"), "HTTPHeaders")
+    if type(headers) is dict or isinstance(headers, Mapping):
         latency = headers.get("x-amzn-bedrock-invocation-latency")
         # int() refuses thousands of digits.
         text = latency if isinstance(latency, str) and len(latency) <= 18 else ""

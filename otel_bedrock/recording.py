@@ -39,6 +39,7 @@ class Recording:
 
     __slots__ = (
         "_context",
+        "_counted",
         "_end",
         "_ended",
         "_told",
@@ -64,6 +65,7 @@ class Recording:
         self.started = time.perf_counter()
         self._context: Context | None = None
         self._told: set[str] = set()
+        self._counted: Usage | None = None
         self._end: tuple[int, float] | None = None
         # Taking the one item is atomic: of two threads that end the call, one does it.
         self._ended = [True]
@@ -218,7 +220,9 @@ class Recording:
         error, usage, told = outcome.error_type, outcome.usage, self._told
         tell, context = self.recorder.tell, self.context
         base, tokens = self.recorder.bases(self.call, outcome.service_tier, error)
-        if usage is not None:
+        # A body that tells nothing new is the rule: then its counts are told already.
+        if usage is not None and usage != self._counted:
+            self._counted = None if held else usage
             tell(context, self._counts, usage, tokens, held)
             if error is None:
                 tell(context, self._sizes, usage, base, held)

@@ -237,6 +237,8 @@ def read_headers(headers: Mapping[str, Any]) -> Report | None:
     counts = {}
     for name, header in _HEADER_NAMES:
         text = headers.get(header)
+        if text is None:
+            continue
         # isdecimal() takes digits of every script, and int() would read them.
         if isinstance(text, str) and text.isascii() and text.isdecimal() and len(text) <= 19:
             count = whole(int(text))
