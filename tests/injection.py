@@ -167,14 +167,15 @@ def injected(
         code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
     )
     present.original.__kwdefaults__ = function.__kwdefaults__
-    cached = getattr(site.owner, site.name)
+    # What it returned before is not asked of it again where somebody in its module remembers it.
+    caches = [value for value in vars(site.owner).values() if hasattr(value, "cache_clear")]
     stand = _generator if inspect.isgeneratorfunction(function) else _function
     function.__code__ = stand.__code__
     try:
-        if hasattr(cached, "cache_clear"):
+        for cached in caches:
             cached.cache_clear()
         yield lambda: present.calls
     finally:
         function.__code__ = code
-        if hasattr(cached, "cache_clear"):
+        for cached in caches:
             cached.cache_clear()
