@@ -23,6 +23,11 @@ COMMANDS: tuple[Command, ...] = (
         "Sum up tokens and cost by model, identity, day, operation or metadata.",
         "otel_bedrock.cli.logs_report:run",
     ),
+    Command(
+        "reconcile",
+        "Compare logs with live metrics in Prometheus, and name who made the difference.",
+        "otel_bedrock.cli.logs_reconcile:run",
+    ),
 )
 
 

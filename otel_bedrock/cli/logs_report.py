@@ -35,10 +35,12 @@ Sums up invocation logs: requests, tokens by kind, cache hit ratio, cost, first 
 A call is counted once, however often its record is there. A dash is what no record told, which
 is not 0. Input is all of the input; uncached, cache read and cache write are its parts.
 """
-_TEACH = f"""\
+SOURCES = f"""\
 sources, any number of them:
 {chr(10).join(f"  {kind.prefix or 'PATH':18} {kind.sentence}" for kind in reversed(KINDS))}
-
+"""
+_TEACH = f"""\
+{SOURCES}
 grouping, any number of --by:
   {", ".join(FIELDS)}, {METADATA}KEY
 
