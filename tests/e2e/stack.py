@@ -289,6 +289,7 @@ class Stack(Programs):
                 f"--storage.tsdb.path={self.folder / 'prometheus'}",
                 f"--web.listen-address={at['prometheus']}",
                 "--web.enable-otlp-receiver",
+                "--enable-feature=exemplar-storage",
             ],
             environment,
         )
