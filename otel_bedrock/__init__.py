@@ -2,6 +2,7 @@
 
 from otel_bedrock.attribution import attribution
 from otel_bedrock.aws_lambda import flush_after
+from otel_bedrock.budget import BudgetExceeded, Limit, TokenBudget
 from otel_bedrock.counting import (
     TokenCount,
     TokenCountUnsupported,
@@ -13,6 +14,9 @@ from otel_bedrock.version import __version__
 
 __all__ = [
     "BedrockInstrumentor",
+    "BudgetExceeded",
+    "Limit",
+    "TokenBudget",
     "TokenCount",
     "TokenCountUnsupported",
     "__version__",

@@ -19,6 +19,7 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from otel_bedrock import abandoned, answer, lookup, shield, streams, usage
 from otel_bedrock.attribution import attributed
+from otel_bedrock.budget import NEVER, BudgetExceeded, Reservation
 from otel_bedrock.call import Outcome
 from otel_bedrock.errors import read_error
 from otel_bedrock.events import DIALECTS
@@ -105,9 +106,14 @@ def begin(
     client: Any,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
+    ahead: Ahead | None = None,
 ) -> Begun | None:
-    """Start the recording of a call and make its span current; None to pass through."""
-    recording = who = None
+    """Start the recording of a call and make its span current; None to pass through.
+
+    Raises:
+        BudgetExceeded: the call is not to be sent.
+    """
+    recording = who = reservation = None
     try:
         api = args[0] if args else kwargs.get("operation_name")
         row = TABLE.get((service, api)) if isinstance(api, str) else None
@@ -136,9 +142,21 @@ def begin(
             look_up=partial(lookup.find, client) if current.config.resolve_models else None,
             attribution=who,
         )
+        if current.budget is not None and row.spends and provider.tokens:
+            from otel_bedrock.admission import admit
+
+            if ahead is None:
+                sent = parameters if isinstance(parameters, Mapping) else {}
+                reservation = admit(current.budget, current, call, client, sent)
+            else:
+                reservation = ahead.reservation
         recording = current.start(call)
         begun = Begun(watches, row, provider, recording)
+        if reservation is not None:
+            recording.holds(reservation)
         recording.spends = row.spends and provider.tokens
+    except BudgetExceeded:
+        raise
     except Exception as error:
         if recording is not None:
             recording.give_up()
@@ -154,6 +172,56 @@ def begin(
     except Exception as error:
         shield.stop("begin.enter", error)
     return begun
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What was reserved before `begin`, for an asyncio client whose budget has to be waited for."""
+
+    reservation: Reservation | None
+
+
+async def reserve_ahead(
+    current: Recorder,
+    service: str,
+    client: Any,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Ahead | None:
+    """Reserve off the event loop what `begin` would reserve on it; None where it need not.
+
+    Raises:
+        BudgetExceeded: the call is not to be sent.
+    """
+    try:
+        api = args[0] if args else kwargs.get("operation_name")
+        row = TABLE.get((service, api)) if isinstance(api, str) else None
+        if row is None or not row.spends or not is_instrumentation_enabled():
+            return None
+        budget, config = current.budget, current.config
+        if budget is None or not (budget.store.blocks or budget.count != NEVER):
+            return None
+        parameters = args[1] if len(args) > 1 else kwargs.get("api_params")
+        parameters = parameters if isinstance(parameters, Mapping) else {}
+        call, provider = read_call(
+            row,
+            parameters,
+            region=client.meta.region_name,
+            body_limit=config.body_limit,
+            aliases=config.model_aliases,
+            look_up=partial(lookup.find, client) if config.resolve_models else None,
+            attribution=attributed(config.attribution_baggage_keys),
+        )
+        if not provider.tokens:
+            return None
+        from otel_bedrock.admission import admit_async
+
+        return Ahead(await admit_async(budget, current, call, client, parameters))
+    except BudgetExceeded:
+        raise
+    except Exception as error:
+        shield.stop("budget.ahead", error)
+        return None
 
 
 def leave(begun: Begun) -> None:

@@ -43,6 +43,7 @@ class Settings(TypedDict, total=False):
     resolve_models: bool
     count_before: Callable[[Mapping[str, Any]], bool] | float
     prices: Any
+    budget: Any
     burndown: Mapping[str, int]
     quota_limits: Mapping[str, Any] | str
 
@@ -67,6 +68,7 @@ class Config:
     resolve_models: bool = False
     count_before: Callable[[Mapping[str, Any]], bool] | float | None = None
     prices: Any = None
+    budget: Any = None
     burndown: Mapping[str, int] | None = None
     quota_limits: Mapping[str, Mapping[str, int]] | str | None = None
     otlp_endpoint: str | None = None
@@ -156,6 +158,12 @@ def _prices(value: Any) -> Any:
         raise Invalid(
             f"expected 'genai-prices', a JSON file's path, a mapping or a function; got {value!r}"
         )
+    return value
+
+
+def _budget(value: Any) -> Any:
+    if not hasattr(value, "reserve"):
+        raise Invalid(f"expected a TokenBudget; got {value!r}")
     return value
 
 
@@ -327,6 +335,13 @@ SETTINGS = (
         _prices,
         "What calls cost: `genai-prices` (extra `cost`), a JSON file's path, a table or a function;"
         " see Cost.",
+    ),
+    Setting(
+        "budget",
+        # It is made of limits, a store and functions.
+        "",
+        _budget,
+        "A `TokenBudget`: calls that go over its limits are refused before they are sent.",
     ),
     Setting(
         "burndown",

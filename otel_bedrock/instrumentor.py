@@ -109,7 +109,8 @@ class _Active:
             self.said = True
             if not sdk.disabled():
                 log.warning(_NO_SDK)
-        return None
+        # A budget holds whether or not anybody looks at what is spent.
+        return None if given.config.budget is None else recorder
 
 
 def _after_fork() -> None:

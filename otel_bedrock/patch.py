@@ -19,7 +19,7 @@ from typing import Any, cast
 import wrapt
 
 from otel_bedrock import abandoned, aio_streams, preflight, shield, streams
-from otel_bedrock.bracket import Look, Watches, begin
+from otel_bedrock.bracket import Look, Watches, begin, reserve_ahead
 from otel_bedrock.operations import SERVICES
 
 Call = tuple[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]]
@@ -52,9 +52,12 @@ def _await(seam: Seam, recorder: Look, service: str, call: Call) -> Any:
 
 async def _awaited(seam: Seam, recorder: Look, service: str, call: Call) -> Any:
     wrapped, client, args, kwargs = call
+    current, ahead = recorder(), None
+    if current is not None and current.budget is not None:
+        ahead = await reserve_ahead(current, service, client, args, kwargs)
     before = preflight.current
     counted = None if before is None else await before.count_async(recorder, service, call)
-    begun = begin(seam.watches, recorder, service, client, args, kwargs)
+    begun = begin(seam.watches, recorder, service, client, args, kwargs, ahead)
     if begun is None:
         return await wrapped(*args, **kwargs)
     begun.recording.counted = counted

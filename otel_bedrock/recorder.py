@@ -29,6 +29,7 @@ from otel_bedrock.recording import Recording
 from otel_bedrock.version import __version__
 
 if TYPE_CHECKING:
+    from otel_bedrock.budget import TokenBudget
     from otel_bedrock.content.details import Details
     from otel_bedrock.costs import Costs
 
@@ -109,6 +110,7 @@ class Recorder:
         meter = metrics.get_meter("otel_bedrock", __version__, meter_provider, schema_url=schema)
         self.quotas = quotas_of(meter_provider)
         self.instruments = dict(_instruments(meter, config, self.sets, self.quotas))
+        self.budget: TokenBudget | None = config.budget
         self.costs: Costs | None = None
         if config.prices is not None:
             from otel_bedrock.costs import open_costs
@@ -302,6 +304,8 @@ def _instruments(
         wanted.add(signals.OPT_IN)
     if config.prices is not None:
         wanted.add(signals.PRICES)
+    if config.budget is not None:
+        wanted.add(signals.BUDGETS)
     if config.quota_limits is not None:
         wanted.add(signals.LIMITS)
     if config.metrics == "none":

@@ -23,6 +23,7 @@ from otel_bedrock.config import SEMCONV_141
 from otel_bedrock.model_id import informed
 
 if TYPE_CHECKING:
+    from otel_bedrock.budget import Reservation
     from otel_bedrock.content.gate import Content, Gate
     from otel_bedrock.recorder import Attributes, Measurement, Recorder
 
@@ -48,6 +49,7 @@ class Recording:
         "counted",
         "outer",
         "recorder",
+        "reservation",
         "span",
         "spends",
         "started",
@@ -62,6 +64,7 @@ class Recording:
         self.content: Content | None = None
         # What CountTokens said before the call, where it was asked.
         self.counted: int | None = None
+        self.reservation: Reservation | None = None
         self.started = time.perf_counter()
         self._context: Context | None = None
         self._told: set[str] = set()
@@ -97,10 +100,31 @@ class Recording:
         """Say whether `enter` is in force here, and nothing else above it."""
         return otel_context.get_current() is self._context
 
+    def holds(self, reservation: Reservation) -> None:
+        """Take what the call holds of a budget, which is settled when its usage is known."""
+        self.reservation = reservation
+        if reservation.excesses:
+            limits = [excess.limit for excess in reservation.excesses]
+            self.span.set_attribute(signals.BUDGET_EXCEEDED, limits)
+
+    def _settle(self, reservation: Reservation, outcome: Outcome, *, last: bool) -> None:
+        usage = outcome.usage
+        try:
+            if usage is not None and (usage.output_tokens is not None or last):
+                reservation.settle(usage)
+            elif last and outcome.error_type is not None:
+                reservation.release()
+            elif last:
+                reservation.settle(None)
+        except Exception as error:
+            shield.stop("budget.settle", error)
+
     def count(self, outcome: Outcome) -> None:
         """Add to the counters what a stream's last event told, before the stream has ended."""
         if outcome.invoked_model is not None:
             self._learn(outcome.invoked_model)
+        if self.reservation is not None:
+            self._settle(self.reservation, outcome, last=False)
         _, tokens = self.recorder.bases(self.call, outcome.service_tier, None)
         if outcome.usage is not None:
             self.recorder.tell(self.context, self._counts, outcome.usage, tokens, _NOTHING)
@@ -128,6 +152,9 @@ class Recording:
         body may still split or mend.
         """
         self._end = (time.time_ns(), time.perf_counter())
+        # A count that the body may mend or split is settled with the body.
+        if self.reservation is not None and "input" not in held:
+            self._settle(self.reservation, outcome, last=False)
         try:
             self._measure(outcome, held, last=False)
         except Exception as error:
@@ -146,6 +173,8 @@ class Recording:
         end = end or self._end or (time.time_ns(), time.perf_counter())
         if self._end is None:
             self._end = end
+        if self.reservation is not None:
+            self._settle(self.reservation, outcome, last=True)
         try:
             self._measure(outcome, _NOTHING, last=True)
         except Exception as error:

@@ -31,6 +31,9 @@ ORIGIN = "bedrock.usage.origin"
 PERIOD = "bedrock.quota.period"
 COUNTED = "bedrock.count_tokens.input_tokens"
 COUNT_DIFFERENCE = "bedrock.count_tokens.difference"
+BUDGET_EXCEEDED = "bedrock.budget.exceeded"
+BUDGET_LIMIT = "bedrock.budget.limit"
+BUDGET_ENFORCED = "bedrock.budget.enforced"
 METADATA_PREFIX = "bedrock.request_metadata."
 ATTRIBUTION_PREFIX = "bedrock.attribution."
 TOKEN_TYPE = "gen_ai.token.type"
@@ -38,7 +41,7 @@ MODALITY = "gen_ai.token.modality"
 MODALITY_UNKNOWN = "unknown"
 
 CALL, PARAMETER, OUTCOME, USAGE, FIXED = "call", "parameter", "outcome", "usage", "fixed"
-CONTENT, COST = "content", "cost"
+CONTENT, COST, BUDGET = "content", "cost", "budget"
 # Of the record of an invocation log, beside what a live call tells too.
 LOG = "log"
 # On the event with content; a span has the message as the description of its status.
@@ -176,6 +179,8 @@ ATTRIBUTES = (
     Attribute("bedrock.identity.arn", "string", LOG, "identity", "Who called, where a log tells."),
     Attribute("bedrock.inference.region", "string", LOG, "inference_region",
               "The Region that a cross-Region profile chose, where a log tells."),
+    Attribute(BUDGET_EXCEEDED, "string[]", BUDGET, "excesses",
+              "Limits of a budget that does not enforce them, which the call went over."),
     Attribute("gen_ai.input.messages", "string", CONTENT, "input",
               "Opt-in (`capture_content`): what was said to the model, as JSON."),
     Attribute("gen_ai.output.messages", "string", CONTENT, "output",
@@ -192,7 +197,7 @@ COSTS = tuple((row.field, row.key) for row in ATTRIBUTES if row.source == COST)
 COUNTER, HISTOGRAM, GAUGE = "counter", "histogram", "gauge"
 
 DEFAULT, ALL, OPT_IN = "default", "metrics=all", "opt-in"
-PRICES, LIMITS = "prices", "quota_limits"
+PRICES, LIMITS, BUDGETS = "prices", "quota_limits", "budget"
 
 _TOKENS = tuple(4**power for power in range(14))
 _SECONDS = tuple(0.01 * 2**power for power in range(14))
@@ -264,6 +269,11 @@ METRICS = (
     Metric("cost", "bedrock.client.cost", COUNTER, "{USD}",
            "US dollars that calls cost; those whose price is not known are not in it.",
            when=PRICES),
+    Metric("budget_exceeded", "bedrock.client.budget.exceeded", COUNTER, "{call}",
+           "Calls that went over a limit of the budget, by `bedrock.budget.limit`; refused where"
+           " `bedrock.budget.enforced`.", when=BUDGETS),
+    Metric("budget_unchecked", "bedrock.client.budget.unchecked", COUNTER, "{call}",
+           "Calls that went out while the budget's shared store did not answer.", when=BUDGETS),
     Metric("missing", "bedrock.client.usage.missing", COUNTER, "{call}",
            "Calls whose usage Bedrock never sent; `bedrock.usage.missing.reason`: aborted,"
            " error, unsupported."),

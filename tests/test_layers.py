@@ -28,6 +28,9 @@ LAYERS = (
         "request",
         "quota",
         "context_window",
+        "budget",
+        "budget_bound",
+        "budget_store",
         "pricing",
         "price_table",
         "price_library",
@@ -59,8 +62,8 @@ LAYERS = (
         "content.details",
     },
     # joining
-    {"observers", "bracket", "patch", "instrumentor", "lookup", "control_plane"}
-    | {"mantle", "counting", "preflight"},
+    {"admission", "budget_redis", "observers", "bracket", "patch", "instrumentor", "lookup"}
+    | {"control_plane", "mantle", "counting", "preflight"},
 )
 PURE = LAYERS[0] | LAYERS[1]
 SIDE_DOORS = {

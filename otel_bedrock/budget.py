@@ -1,0 +1,404 @@
+"""Budget: how many tokens may be spent, by model, by tenant or both, and who is refused.
+
+    budget = TokenBudget(
+        Limit(per_minute=400_000, by="model"),
+        Limit(per_day=1_000_000, input_per_request=50_000, by=("model", "tenant")),
+    )
+    otel_bedrock.instrument(budget=budget)
+
+A call that would go over raises BudgetExceeded before anything is sent. It reserves, as Bedrock
+does with its quotas, its input and `max_tokens` (unset: the most that the model generates, by
+`context_window`; of a model that is not known there, `assumed_max_tokens`). When it has ended,
+what it spent stands there instead: uncached input + cache writes + output times burndown (1 where
+not known). A call that fails releases all. A stream settles when its usage is known, one that is
+abandoned when it is let go of; what its usage then does not tell counts as it was reserved.
+
+The input is not known before the call. By default it is taken at its upper bound
+(`budget_bound`: about four times what English text has), so that a limit is never passed, but may
+refuse early. `count="when needed"` asks CountTokens where the bound would be refused,
+`count="always"` before every call; where that fails, the bound holds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from otel_bedrock.budget_store import MemoryStore, Store, Taken, Window
+from otel_bedrock.call import Call, Usage
+from otel_bedrock.context_window import context_window, max_output
+from otel_bedrock.quota import burndown
+
+log = logging.getLogger("otel_bedrock")
+
+NEVER: Final = "never"
+WHEN_NEEDED: Final = "when needed"
+ALWAYS: Final = "always"
+
+_DIMENSIONS = ("model", "tenant")
+# Name of the limit, seconds of its window and of one slot of it.
+_PERIODS = (("per_minute", "tokens a minute", 60, 1), ("per_day", "tokens a day", 86_400, 60))
+
+
+class BudgetExceeded(Exception):
+    """A call that was not sent: which `limit`, of whom, how much was asked, how much is left.
+
+    `limit` is its name, `scope` whose it is (`{"tenant": "acme"}`), `asked` and `left` are
+    tokens. `frees_in` is how many seconds from now that much will be left; None where it never
+    will, as for a request that is too large by itself.
+    """
+
+    def __init__(
+        self,
+        limit: str,
+        size: int,
+        scope: Mapping[str, str],
+        asked: int,
+        left: int,
+        frees_in: float | None,
+    ) -> None:
+        super().__init__(limit, size, scope, asked, left, frees_in)
+        self.limit = limit
+        self.size = size
+        self.scope = dict(scope)
+        self.asked = asked
+        self.left = left
+        self.frees_in = frees_in
+
+    def __str__(self) -> str:
+        of = " and ".join(f"{key} {value}" for key, value in self.scope.items())
+        when = "" if self.frees_in is None else f", which are free in {self.frees_in:.0f} s"
+        if self.frees_in is None and self.asked > self.size:
+            when = ", which it never allows"
+        return (
+            f"budget of {self.size:,} {self.limit}{f' of {of}' if of else ''}:"
+            f" {self.left:,} left, and the call asks for {self.asked:,}{when}"
+        )
+
+
+class BudgetUnavailable(BudgetExceeded):
+    """The shared store did not answer, and the budget was told to refuse then."""
+
+    def __init__(self, asked: int) -> None:
+        super().__init__("store", 0, {}, asked, 0, None)
+
+    def __str__(self) -> str:
+        return "budget: the shared store does not answer, and fail_open is off"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How much, and of whom: each model, each tenant, each pair of them, or all together.
+
+    `input_per_request` is compared with the input alone, the others with what is reserved and
+    spent. `by` names what is counted apart; `model` (an id as called, or a bare one) and `tenant`
+    say for whom the limit holds at all. Calls without a tenant count together, as one of them.
+    """
+
+    input_per_request: int | None = None
+    per_minute: int | None = None
+    per_day: int | None = None
+    by: str | Sequence[str] = ()
+    model: str | None = None
+    tenant: str | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        by = (self.by,) if isinstance(self.by, str) else tuple(self.by)
+        unknown = [each for each in by if each not in _DIMENSIONS]
+        if unknown:
+            raise ValueError(f"by: expected {' or '.join(_DIMENSIONS)}; got {unknown[0]!r}")
+        object.__setattr__(self, "by", tuple(each for each in _DIMENSIONS if each in by))
+        sizes = ("input_per_request", *(period[0] for period in _PERIODS))
+        for field in sizes:
+            size = getattr(self, field)
+            if size is not None and (not isinstance(size, int) or isinstance(size, bool)):
+                raise ValueError(f"{field}: expected a whole number of tokens; got {size!r}")
+            if size is not None and size < 0:
+                raise ValueError(f"{field}: expected 0 or more tokens; got {size!r}")
+        if all(getattr(self, field) is None for field in sizes):
+            raise ValueError(f"a limit without a size limits nothing: give {' or '.join(sizes)}")
+
+    def scope(self, call: Call, tenant: str | None) -> dict[str, str] | None:
+        """Return whom a call counts for; None where the limit is not for it."""
+        model = call.model
+        ids = (model.name, model.base_id, model.profile_id)
+        if self.model is not None and self.model not in ids:
+            return None
+        if self.tenant is not None and self.tenant != tenant:
+            return None
+        values = {"model": model.base_id or model.name, "tenant": tenant or ""}
+        return {key: values[key] for key in self.by}
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """A limit that a call goes over, whether it is refused or only reported."""
+
+    limit: str
+    size: int
+    scope: Mapping[str, str]
+    asked: int
+    left: int
+    frees_in: float | None
+
+    def error(self) -> BudgetExceeded:
+        """Return it as what is raised."""
+        return BudgetExceeded(
+            self.limit, self.size, self.scope, self.asked, self.left, self.frees_in
+        )
+
+
+class Reservation:
+    """What one call holds of the budget, until it is settled: once, whoever tells the end."""
+
+    __slots__ = (
+        "_budget",
+        "_open",
+        "_slots",
+        "_windows",
+        "call",
+        "excesses",
+        "input",
+        "output",
+        "unchecked",
+    )
+
+    def __init__(
+        self,
+        budget: TokenBudget,
+        call: Call,
+        tokens: tuple[int, int],
+        windows: Sequence[Window] = (),
+        slots: Sequence[int] = (),
+        excesses: Sequence[Excess] = (),
+        unchecked: bool = False,
+    ) -> None:
+        self._budget = budget
+        self._windows = windows
+        self._slots = slots
+        self.call = call
+        self.input, self.output = tokens
+        self.excesses = excesses
+        self.unchecked = unchecked
+        # Taking the one item is atomic: of two threads that end a call, one settles it.
+        self._open = [True]
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens are reserved."""
+        return self.input + self.output
+
+    def release(self) -> None:
+        """Give all of it back: nothing was spent."""
+        self._settle(0)
+
+    def settle(self, usage: Usage | None) -> None:
+        """Put what was spent in its place; what `usage` does not tell counts as reserved."""
+        usage = usage or Usage()
+        spent = self.input
+        if usage.input_tokens is not None:
+            spent = usage.input_tokens - (usage.cache_read_tokens or 0)
+        output = self.output
+        if usage.output_tokens is not None:
+            output = usage.output_tokens * self._budget.factor(self.call)
+        self._settle(max(0, spent) + output)
+
+    def _settle(self, spent: int) -> None:
+        try:
+            self._open.pop()
+        except IndexError:
+            return
+        if self._slots and spent != self.tokens:
+            self._budget.settle(self._windows, self._slots, self.tokens, spent)
+
+
+class TokenBudget:
+    """Limits that calls are held to, or, without `enforce`, only compared with.
+
+    Args:
+        *limits: a call is held to each that is for it.
+        enforce: False reports calls that go over, on span and metric, and lets them go.
+        context_window: True refuses what exceeds the model's context window, by the table of
+            `context_window`; a number is taken for every model.
+        count: when CountTokens is asked: `never`, `when needed` or `always`.
+        tenant: who a call is for; unless given, the key `tenant` of its attribution.
+        store: where tokens are counted; this process's memory unless given.
+        burndown: factors that come before the table of `quota`; a number is taken for every
+            model: 1 counts tokens as they are.
+        assumed_max_tokens: what a call without `max_tokens` reserves where nobody knows what its
+            model generates at most.
+        fail_open: False refuses calls while a shared store does not answer.
+    """
+
+    def __init__(
+        self,
+        *limits: Limit,
+        enforce: bool = True,
+        context_window: bool | int = False,
+        count: str = NEVER,
+        tenant: Callable[[Call], str | None] | None = None,
+        store: Store | None = None,
+        burndown: Mapping[str, int] | int | None = None,
+        assumed_max_tokens: int = 4_096,
+        fail_open: bool = True,
+    ) -> None:
+        modes = (NEVER, WHEN_NEEDED, ALWAYS)
+        if count not in modes:
+            raise ValueError(f"count: expected one of {', '.join(modes)}; got {count!r}")
+        for limit in limits:
+            if not isinstance(limit, Limit):
+                raise TypeError(f"expected Limit(…); got {limit!r}")
+        self.limits = limits
+        self.enforce = enforce
+        self.count = count
+        self.store = MemoryStore() if store is None else store
+        self.fail_open = fail_open
+        self._window = context_window
+        self._tenant = tenant
+        self._burndown = burndown
+        self._assumed = assumed_max_tokens
+        self._said = False
+
+    def factor(self, call: Call) -> int:
+        """Return what an output token of the call costs."""
+        if isinstance(self._burndown, int):
+            return self._burndown
+        found = burndown(call.model, self._burndown)
+        return 1 if found is None else found
+
+    def reserve(self, call: Call, input_tokens: int, *, enforce: bool | None = None) -> Reservation:
+        """Reserve what `call` may spend.
+
+        Raises:
+            BudgetExceeded: it goes over a limit, and the budget, or `enforce`, refuses that.
+        """
+        enforce = self.enforce if enforce is None else enforce
+        tenant = self._tenant_of(call)
+        output, known = self._output(call)
+        tokens = input_tokens + output
+        held = [
+            (limit, scope)
+            for limit in self.limits
+            if (scope := limit.scope(call, tenant)) is not None
+        ]
+        excesses = list(self._too_large(call, held, input_tokens, output if known else 0))
+        if excesses and enforce:
+            raise excesses[0].error()
+        counters = list(_counters(held))
+        windows = [counter.window for counter in counters]
+        try:
+            taken = self.store.reserve(windows, tokens, enforce) if windows else Taken()
+        except Exception as error:
+            if not self.store.blocks:
+                raise
+            self._failed(error)
+            if not self.fail_open:
+                raise BudgetUnavailable(tokens) from error
+            return Reservation(self, call, (input_tokens, output), unchecked=True)
+        self._said = False
+        for refusal in taken.refusals:
+            counter = counters[refusal.window]
+            excesses.append(
+                Excess(
+                    counter.name,
+                    counter.window.limit,
+                    counter.scope,
+                    tokens,
+                    refusal.left,
+                    refusal.frees_in,
+                )
+            )
+        if taken.refusals and enforce:
+            # The one that takes longest: before that, there is no use in asking again.
+            raise max(excesses, key=_patience).error()
+        return Reservation(self, call, (input_tokens, output), windows, taken.slots, excesses)
+
+    def settle(
+        self, windows: Sequence[Window], slots: Sequence[int], reserved: int, spent: int
+    ) -> None:
+        """Put what was spent in the place of a reservation; for `Reservation`."""
+        try:
+            self.store.settle(windows, slots, reserved, spent)
+        except Exception as error:
+            if not self.store.blocks:
+                raise
+            # The reservation stays, until its window has passed.
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        if not self._said:
+            self._said = True
+            log.warning(
+                "the store of the token budget failed (%s): calls %s until it answers again",
+                type(error).__name__,
+                "go out unchecked" if self.fail_open else "are refused",
+            )
+
+    def _tenant_of(self, call: Call) -> str | None:
+        if self._tenant is None:
+            return None if call.attribution is None else call.attribution.get("tenant")
+        try:
+            found = self._tenant(call)
+        except Exception as error:
+            log.warning(
+                "a call counts for no tenant: %s in the tenant function", type(error).__name__
+            )
+            return None
+        return None if found is None else str(found)
+
+    def _output(self, call: Call) -> tuple[int, bool]:
+        """Return the most that a call may generate, and whether it says so itself."""
+        if not call.limitable:
+            return 0, True
+        asked = call.parameters.get("max_tokens")
+        if isinstance(asked, int) and not isinstance(asked, bool) and asked >= 0:
+            return asked, True
+        most = max_output(call.model)
+        return (self._assumed if most is None else most), False
+
+    def _too_large(
+        self,
+        call: Call,
+        held: Iterable[tuple[Limit, Mapping[str, str]]],
+        input_tokens: int,
+        output: int,
+    ) -> Iterable[Excess]:
+        """Yield the limits that the request goes over by itself."""
+        for limit, scope in held:
+            most = limit.input_per_request
+            if most is not None and input_tokens > most:
+                name = limit.name or "input tokens a request"
+                yield Excess(name, most, scope, input_tokens, most, None)
+        if self._window is False:
+            return
+        window = context_window(call.model) if self._window is True else self._window
+        if window is not None and input_tokens + output > window:
+            scope = {"model": call.model.name}
+            yield Excess("tokens of context", window, scope, input_tokens + output, window, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Counter:
+    """One window that a call is counted in, its name and whose it is."""
+
+    window: Window
+    name: str
+    scope: Mapping[str, str]
+
+
+def _counters(held: Iterable[tuple[Limit, Mapping[str, str]]]) -> Iterable[_Counter]:
+    for limit, scope in held:
+        for field, name, seconds, slot in _PERIODS:
+            size = getattr(limit, field)
+            if size is not None:
+                named = [limit.name, limit.model, limit.tenant, field, *scope.items()]
+                window = Window(json.dumps(named), size, seconds, slot)
+                yield _Counter(window, limit.name or name, scope)
+
+
+def _patience(excess: Excess) -> float:
+    return float("inf") if excess.frees_in is None else excess.frees_in
