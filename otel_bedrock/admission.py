@@ -69,8 +69,6 @@ async def admit_async(
     budget: TokenBudget, recorder: Recorder, call: Call, client: Any, parameters: Mapping[str, Any]
 ) -> Reservation | None:
     """The same for a call of an asyncio client."""
-    import asyncio
-
     try:
         steps = _steps(budget, call, parameters)
         step = next(steps)
@@ -79,7 +77,7 @@ async def admit_async(
                 if isinstance(step, Count):
                     done: Any = await _counted_async(client, parameters)
                 elif budget.store.blocks:
-                    done = await asyncio.to_thread(step)
+                    done = await _off_loop(step)
                 else:
                     done = step()
             except Exception as error:
@@ -94,6 +92,26 @@ async def admit_async(
     except Exception as error:
         shield.stop("budget", error)
         return None
+
+
+async def _off_loop(reserve: Callable[[], Reservation]) -> Reservation:
+    """Reserve on a thread; what it gets for a task that is cancelled meanwhile is given back."""
+    import asyncio
+
+    reserving = asyncio.ensure_future(asyncio.to_thread(reserve))
+    try:
+        return await asyncio.shield(reserving)
+    except asyncio.CancelledError:
+        reserving.add_done_callback(_give_back)
+        raise
+
+
+def _give_back(reserving: Any) -> None:
+    try:
+        if not reserving.cancelled() and reserving.exception() is None:
+            reserving.result().release()
+    except Exception as error:
+        shield.stop("budget.cancelled", error)
 
 
 def _steps(budget: TokenBudget, call: Call, parameters: Mapping[str, Any]) -> Steps:

@@ -52,11 +52,11 @@ def _await(seam: Seam, recorder: Look, service: str, call: Call) -> Any:
 
 async def _awaited(seam: Seam, recorder: Look, service: str, call: Call) -> Any:
     wrapped, client, args, kwargs = call
+    before = preflight.current
+    counted = None if before is None else await before.count_async(recorder, service, call)
     current, ahead = recorder(), None
     if current is not None and current.budget is not None:
         ahead = await reserve_ahead(current, service, client, args, kwargs)
-    before = preflight.current
-    counted = None if before is None else await before.count_async(recorder, service, call)
     begun = begin(seam.watches, recorder, service, client, args, kwargs, ahead)
     if begun is None:
         return await wrapped(*args, **kwargs)

@@ -18,7 +18,8 @@ def test_every_setting_is_a_row_a_field_and_a_keyword():
     assert rows == {field.name for field in dataclasses.fields(Config)}
     keywords = set(typing.get_type_hints(Settings)) | {"otlp_endpoint"}
     assert rows == keywords
-    assert len({setting.variable for setting in SETTINGS}) == len(SETTINGS)
+    variables = [setting.variable for setting in SETTINGS if setting.variable]
+    assert len(set(variables)) == len(variables)
 
 
 BAD = [
@@ -31,6 +32,26 @@ BAD = [
     ("model_aliases", "abc123", "id=model pairs"),
     ("otlp_endpoint", "localhost:4318", "http://localhost:4318"),
 ]
+
+
+# What a variable cannot be, or what is wrong inside.
+BAD_ARGUMENTS = [
+    ("prices", 5, "expected 'genai-prices', a JSON file's path, a mapping or a function"),
+    ("budget", 5, "a TokenBudget"),
+    ("burndown", "a.b", "id=model pairs"),
+    ("burndown", {"a.b": -1}, "a whole number, 0 or more; got -1"),
+    ("burndown", 5, "a mapping from model id to a whole number"),
+    ("quota_limits", 5, "'service-quotas' or a mapping"),
+    ("quota_limits", {"a.b": {"hour": 1}}, "tokens by minute and day"),
+    ("quota_limits", "a.b=many", "a whole number"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "allowed"), BAD_ARGUMENTS)
+def test_an_argument_that_is_wrong_inside_says_what_is_allowed(name, value, allowed):
+    with pytest.raises(ValueError, match=name) as raised:
+        otel_bedrock.instrument(**{name: value})
+    assert allowed in str(raised.value)
 
 
 @pytest.mark.parametrize(("name", "value", "allowed"), BAD)
