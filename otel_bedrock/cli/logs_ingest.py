@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,13 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from otel_bedrock.cli.commands import CommandError
-from otel_bedrock.cli.log_options import (
-    add_sources,
-    default_checkpoint,
-    describe_sources,
-    open_sources,
-    read_span,
-)
+from otel_bedrock.cli.logs_times import read_bound, read_span
 from otel_bedrock.cli.render import make_console
 from otel_bedrock.config import read_config
 from otel_bedrock.invocation_logs.checkpoint import CheckpointError, SQLiteCheckpoint
@@ -33,13 +28,17 @@ from otel_bedrock.invocation_logs.ingest import (
     read_request_ids,
 )
 from otel_bedrock.invocation_logs.outlet import ExportError, OtlpOutlet
-from otel_bedrock.invocation_logs.reading import LogObject, Skipped, SourceError
+from otel_bedrock.invocation_logs.reading import LogObject, Skipped, Source, SourceError
+from otel_bedrock.invocation_logs.sources import KINDS, open_source
 
 OK, SKIPPED, INTERRUPTED = 0, 3, 130
 ENDPOINT = "http://localhost:4318"
 _MOST_NAMED = 20
+_WIDTH = max(len(kind.form) for kind in KINDS)
 
-EPILOG = """\
+EPILOG = f"""\
+sources:
+{chr(10).join(f"  {kind.form:{_WIDTH}}  {kind.sentence}" for kind in KINDS)}
 
 exit codes: 0 all is ingested; 1 it could not go on (nothing is lost: run it
 again); 2 misuse; 3 all is ingested but what was named as skipped; 130 Ctrl-C.
@@ -63,7 +62,7 @@ def run(argv: Sequence[str]) -> int:
     stop = _Stop()
     screen = _Screen(make_console(stderr=True), quiet=options.quiet)
     plan = Plan(
-        sources=open_sources(options.sources),
+        sources=_open_sources(options.sources),
         since=options.since,
         until=options.until,
         only_unseen=options.only_unseen,
@@ -83,7 +82,9 @@ def run(argv: Sequence[str]) -> int:
                 stopping=stop.wanted,
                 waiting=screen.waiting,
             )
-            watcher = Watcher(stop.wanted, screen.began, screen.skipped, screen.moved)
+            watcher = Watcher(
+                stop.wanted, screen.began, screen.skipped, screen.moved, screen.troubled
+            )
             ingest = Ingest(plan, checkpoint, outlet, config, watcher)
             with closing(ingest):
                 if options.follow:
@@ -111,10 +112,17 @@ def _parser() -> argparse.ArgumentParser:
         description="Turn the records of model invocation logs into the spans and metrics of live\n"
         "calls, and hand them to an OTLP endpoint. What was ingested is remembered in\n"
         "a checkpoint, so that the command may be killed and run again at any time.",
-        epilog=f"{describe_sources()}\n{EPILOG}",
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_sources(parser)
+    parser.add_argument("sources", metavar="SOURCE", nargs="+", help="where logs are; see below")
+    parser.add_argument(
+        "--since",
+        type=read_bound,
+        metavar="TIME",
+        help="only calls from then on: 2026-11-01, 2026-11-01T08:30Z, or 24h for the last day",
+    )
+    parser.add_argument("--until", type=read_bound, metavar="TIME", help="only calls before that")
     parser.add_argument(
         "--follow", action="store_true", help="go on with what comes, until Ctrl-C or SIGTERM"
     )
@@ -135,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint",
         type=Path,
-        default=default_checkpoint(),
+        default=_default_checkpoint(),
         metavar="FILE",
         help="what was ingested; keep it as long as the logs"
         " (default: ~/.local/state/otel-bedrock/logs.sqlite)",
@@ -169,6 +177,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     return parser
+
+
+def _open_sources(texts: Sequence[str]) -> list[Source]:
+    try:
+        return [open_source(text) for text in texts]
+    except SourceError as error:
+        raise CommandError(str(error)) from error
+
+
+def _default_checkpoint() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "otel-bedrock" / "logs.sqlite"
 
 
 class _Seen:
@@ -250,6 +270,11 @@ class _Screen:
         if why != self._waiting:
             self._waiting = why
             self.say(f"Waiting for the endpoint: {why}")
+
+    def troubled(self, why: str) -> None:
+        if why != self._waiting:
+            self._waiting = why
+            self.say(f"Trying again: {why}")
 
     def skipped(self, what: Skipped) -> None:
         self._named += 1

@@ -25,3 +25,11 @@ def read_bound(text: str) -> datetime:
             f"expected a time such as 2026-11-01, 2026-11-01T12:00Z or 36h, got {text!r}"
         ) from None
     return when if when.tzinfo is not None else when.replace(tzinfo=timezone.utc)
+
+
+def read_span(text: str) -> timedelta:
+    """Read a length of time such as 30s, 10m, 6h or 7d, for argparse."""
+    match = _AGO.fullmatch(text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"expected a time such as 30s, 10m or 6h, got {text!r}")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})

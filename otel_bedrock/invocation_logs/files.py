@@ -27,6 +27,8 @@ _LARGEST_BODY = 64 * 1024 * 1024
 class Files:
     """A file, or a folder with all that it holds; `-` is standard input."""
 
+    recent = None
+
     def __init__(self, path: str) -> None:
         self.name = path
         self._path = Path(path)

@@ -31,7 +31,14 @@ from otel_bedrock.config import Config
 from otel_bedrock.invocation_logs.checkpoint import Batch, Checkpoint, Place
 from otel_bedrock.invocation_logs.correlation import read_origin
 from otel_bedrock.invocation_logs.outlet import Outlet
-from otel_bedrock.invocation_logs.reading import LogObject, Reading, Skipped, Source, within
+from otel_bedrock.invocation_logs.reading import (
+    LogObject,
+    Reading,
+    Skipped,
+    Source,
+    SourceError,
+    within,
+)
 from otel_bedrock.invocation_logs.record import ORIGIN, Record
 from otel_bedrock.invocation_logs.telling import Teller
 from otel_bedrock.invocation_logs.totals import Totals, origin_marks
@@ -40,6 +47,8 @@ from otel_bedrock.invocation_logs.values import Position
 SERVICE = "otel-bedrock-logs"
 # How far back a pass of `follow` looks for objects that came late.
 OVERLAP = timedelta(hours=6)
+# How often all of the overlap is looked through where that has a price (seconds).
+_LOOK_EVERY = 600.0
 
 
 @dataclass(slots=True)
@@ -85,6 +94,7 @@ class Watcher:
     began: Callable[[LogObject], None] = lambda _: None
     skipped: Callable[[Skipped], None] = lambda _: None
     moved: Callable[[Tally], None] = lambda _: None
+    troubled: Callable[[str], None] = lambda _: None
 
 
 class Ingest:
@@ -113,7 +123,8 @@ class Ingest:
         """Ingest what there is by now, export the sums, and return what was done."""
         self._checkpoint.prune()
         self._export()
-        self._pass(self._plan.since)
+        for source in self._plan.sources:
+            self._pass(source, self._plan.since)
         self._export()
         return self.tally
 
@@ -123,15 +134,23 @@ class Ingest:
         looked = time.monotonic()
         while not self._watcher.stopping():
             _sleep(pause, self._watcher.stopping)
-            # Objects come late: every so often all of the overlap is looked through again.
             now = datetime.now(timezone.utc)
-            back = min(self._plan.overlap, timedelta(minutes=10))
-            if time.monotonic() - looked >= back.total_seconds():
-                looked, back = time.monotonic(), self._plan.overlap
-            since = now - back
-            if self._plan.since is not None:
-                since = max(since, self._plan.since)
-            self._pass(since)
+            # What comes late is looked for every so often also where that has a price.
+            everything = time.monotonic() - looked >= _LOOK_EVERY
+            if everything:
+                looked = time.monotonic()
+            for source in self._plan.sources:
+                back = self._plan.overlap
+                if source.recent is not None and not everything:
+                    back = min(back, source.recent)
+                since = now - back
+                if self._plan.since is not None:
+                    since = max(since, self._plan.since)
+                try:
+                    self._pass(source, since)
+                except SourceError as error:
+                    # It could be read when it began: the network, or credentials that expired.
+                    self._watcher.troubled(str(error))
             self._export_in_time()
         self._export()
         return self.tally
@@ -140,12 +159,11 @@ class Ingest:
         """Let go of what is registered elsewhere; the checkpoint is its owner's."""
         self._teller.close()
 
-    def _pass(self, since: datetime | None) -> None:
-        for source in self._plan.sources:
-            for log in source.objects(since, self._plan.until):
-                if self._watcher.stopping():
-                    return
-                self._take(log)
+    def _pass(self, source: Source, since: datetime | None) -> None:
+        for log in source.objects(since, self._plan.until):
+            if self._watcher.stopping():
+                return
+            self._take(log)
 
     def _take(self, log: LogObject) -> None:
         place = self._checkpoint.place(log.name)

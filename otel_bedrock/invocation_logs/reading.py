@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 
 from otel_bedrock.invocation_logs.inflate import inflate
@@ -50,9 +50,14 @@ class LogObject:
 
 
 class Source(Protocol):
-    """Where logs are."""
+    """Where logs are.
+
+    `recent` is how far back one who follows looks each time, where looking through everything
+    that may come late has a price; None where it has none.
+    """
 
     name: str
+    recent: timedelta | None
 
     def objects(self, since: datetime | None, until: datetime | None) -> Iterator[LogObject]:
         """Give the objects that may hold records of that time, the oldest first."""

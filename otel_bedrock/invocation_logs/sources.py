@@ -32,6 +32,13 @@ _HERE = "otel_bedrock.invocation_logs"
 
 # The first that fits.
 KINDS = (
+    Kind("s3://", "s3://BUCKET/PREFIX", f"{_HERE}.s3:S3", "a bucket, or a folder of it"),
+    Kind(
+        "cloudwatch:",
+        "cloudwatch:GROUP",
+        f"{_HERE}.cloudwatch:CloudWatch",
+        "a log group of CloudWatch Logs, by name or ARN",
+    ),
     Kind("", "PATH", f"{_HERE}.files:Files", "a file, a folder with all it holds, - for stdin"),
 )
 
