@@ -16,6 +16,7 @@ RUNTIME, MANTLE = "bedrock-runtime", "bedrock-mantle"
 GUIDE = "https://docs.aws.amazon.com/bedrock/latest/userguide/count-tokens.html"
 _LISTED = f"{GUIDE}, listed until it referred to the model cards"
 _CARDS = "https://docs.aws.amazon.com/bedrock/latest/userguide/model-cards.html"
+_SEEN = "https://pypi.org/project/litellm 1.109.1: its table of the models that AWS counts"
 _DATE = "2026-10"
 
 # Regions in which AWS documented CountTokens when its page still listed them; since then the
@@ -34,7 +35,7 @@ REGIONS = (
     "eu-west-2",
     "sa-east-1",
 )
-REGIONS_SOURCE, REGIONS_DATE = _LISTED, "2025-12"
+REGIONS_SOURCE, REGIONS_DATE = _LISTED, "2025"
 
 # What may follow the version in an id: a date, and `-v1:0` with or without `:0`.
 _END = r"(-\d{8})?(-v\d+(:\d+)?)?$"
@@ -59,25 +60,23 @@ _BOTH = (RUNTIME, MANTLE)
 
 # First match wins.
 TABLE = (
-    Countable("Claude 3.5 Haiku", rf"anthropic\.claude-3-5-haiku{_END}", _BOTH, _LISTED, "2025-12"),
+    Countable("Claude 3.5 Haiku", rf"anthropic\.claude-3-5-haiku{_END}", _BOTH, _LISTED, "2025"),
     Countable(
         "Claude 3.5 Sonnet, v1 and v2",
         rf"anthropic\.claude-3-5-sonnet{_END}",
         _BOTH,
         _LISTED,
-        "2025-12",
+        "2025",
     ),
-    Countable(
-        "Claude 3.7 Sonnet", rf"anthropic\.claude-3-7-sonnet{_END}", _BOTH, _LISTED, "2025-12"
-    ),
-    Countable("Claude Opus 4", rf"anthropic\.claude-opus-4{_END}", _BOTH, _LISTED, "2025-12"),
-    Countable("Claude Sonnet 4", rf"anthropic\.claude-sonnet-4{_END}", _BOTH, _LISTED, "2025-12"),
-    Countable("Claude Opus 4.1", rf"anthropic\.claude-opus-4-1{_END}", _BOTH, _CARDS, _DATE),
-    Countable("Claude Sonnet 4.5", rf"anthropic\.claude-sonnet-4-5{_END}", _BOTH, _CARDS, _DATE),
-    Countable("Claude Haiku 4.5", rf"anthropic\.claude-haiku-4-5{_END}", _BOTH, _CARDS, _DATE),
-    Countable("Claude Opus 4.5", rf"anthropic\.claude-opus-4-5{_END}", _BOTH, _CARDS, _DATE),
-    Countable("Claude Opus 4.6", rf"anthropic\.claude-opus-4-6{_END}", _BOTH, _CARDS, _DATE),
-    Countable("Claude Sonnet 4.6", rf"anthropic\.claude-sonnet-4-6{_END}", _BOTH, _CARDS, _DATE),
+    Countable("Claude 3.7 Sonnet", rf"anthropic\.claude-3-7-sonnet{_END}", _BOTH, _LISTED, "2025"),
+    Countable("Claude Opus 4", rf"anthropic\.claude-opus-4{_END}", _BOTH, _LISTED, "2025"),
+    Countable("Claude Sonnet 4", rf"anthropic\.claude-sonnet-4{_END}", _BOTH, _LISTED, "2025"),
+    Countable("Claude Opus 4.1", rf"anthropic\.claude-opus-4-1{_END}", _BOTH, _SEEN, "2026-11"),
+    Countable("Claude Sonnet 4.5", rf"anthropic\.claude-sonnet-4-5{_END}", _BOTH, _SEEN, "2026-11"),
+    Countable("Claude Haiku 4.5", rf"anthropic\.claude-haiku-4-5{_END}", _BOTH, _SEEN, "2026-11"),
+    Countable("Claude Opus 4.5", rf"anthropic\.claude-opus-4-5{_END}", _BOTH, _SEEN, "2026-11"),
+    Countable("Claude Opus 4.6", rf"anthropic\.claude-opus-4-6{_END}", _BOTH, _SEEN, "2026-11"),
+    Countable("Claude Sonnet 4.6", rf"anthropic\.claude-sonnet-4-6{_END}", _BOTH, _SEEN, "2026-11"),
     Countable(
         "Claude Opus 4.7, Opus 4.8",
         rf"anthropic\.claude-opus-4-[78]{_END}",

@@ -37,6 +37,11 @@ COMMANDS = (
         "otel_bedrock.cli.top:run",
     ),
     Command(
+        "count",
+        "Count a prompt's tokens before it is sent: window, cost, quota.",
+        "otel_bedrock.cli.count:run",
+    ),
+    Command(
         "fake",
         "Serve a fake Amazon Bedrock on loopback, to test against.",
         "otel_bedrock.cli.fake:run",
