@@ -127,17 +127,20 @@ PLACES = (
         "closes `_raw_stream`, and nothing else",
         ("13a9e180497b",),
     ),
-    Place("urllib3.response", "HTTPResponse.read", _READS, ("ad499c036927",)),
-    Place("urllib3.response", "HTTPResponse.read1", _READS, ("20f69d20bdf1",)),
-    Place("urllib3.response", "HTTPResponse.stream", _READS, ("2c82c8d1a7f5",)),
-    Place("urllib3.response", "HTTPResponse.read_chunked", _READS, ("bdc15a0c3088",)),
-    Place("urllib3.response", "BaseHTTPResponse.readinto", _READS, ("100a370134fc",)),
-    Place("urllib3.response", "HTTPResponse.__iter__", _READS, ("4106551d741b",)),
+    # urllib3 1.26.20, 2.8.0
+    Place("urllib3.response", "HTTPResponse.read", _READS, ("a63a92d581ea", "ad499c036927")),
+    Place("urllib3.response", "HTTPResponse.read1", _READS, (ABSENT, "20f69d20bdf1")),
+    Place("urllib3.response", "HTTPResponse.stream", _READS, ("6835302e3335", "2c82c8d1a7f5")),
+    Place(
+        "urllib3.response", "HTTPResponse.read_chunked", _READS, ("ef014cae016a", "bdc15a0c3088")
+    ),
+    Place("urllib3.response", "BaseHTTPResponse.readinto", _READS, (ABSENT, "100a370134fc")),
+    Place("urllib3.response", "HTTPResponse.__iter__", _READS, ("ef91747730a1", "4106551d741b")),
     Place(
         "urllib3.response",
         "HTTPResponse.closed",
         "true at the end of the data, and after `close`",
-        ("13246f870571",),
+        ("3da030bc79bd", "13246f870571"),
     ),
     Place(
         "aiobotocore.client",

@@ -17,11 +17,12 @@ import tracemalloc
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import pytest
+import urllib3
 from botocore.config import Config
 from botocore.eventstream import EventStream
 from botocore.exceptions import ResponseStreamingError
@@ -96,6 +97,13 @@ def call(*told: Told):
 
 FULL = Told(input=19, output=7, read=5, write=3)
 body = call(FULL)
+
+URLLIB3_1 = urllib3.__version__.startswith("1.")
+
+
+def body_of_urllib3_2(act):
+    """The same, but for urllib3 1.26, whose own `read(-1)` waits until the connection ends."""
+    return act if URLLIB3_1 else body(act)
 
 
 @pytest.fixture(scope="module")
@@ -711,7 +719,7 @@ def _a_body_read_by_zero_and_then_all(scene):
     scene.saw("data", [body.read(0), body.read(0), body.read()])
 
 
-@body
+@body_of_urllib3_2
 def _a_body_read_by_minus_one(scene):
     body = say(scene)
     scene.tried("data", lambda: body.read(-1))
@@ -928,7 +936,7 @@ for _name, _read in {
 }.items():
     _act = _with(_read)
     _act.__name__ = f"_with_a_body_{_name}"
-    body(_act)
+    (body_of_urllib3_2 if "minus_one" in _name else body)(_act)
 
 
 @body
@@ -1175,7 +1183,8 @@ def _chunks_asked_of_a_body_without_chunks(scene):
         scene.saw("data", opened.read())
 
 
-@body
+# urllib3 1.26 closes the connection at an argument that is no number, which ends the body.
+@call(replace(FULL, error="TypeError") if URLLIB3_1 else FULL)
 def _a_chunked_body_with_wrong_arguments(scene):
     with frame_body(scene, CHUNKED, "Transfer-Encoding: chunked") as opened:
         scene.tried("too many", lambda: opened.read_chunked(1, 2, 3, 4) and None)
