@@ -28,6 +28,16 @@ COMMANDS: tuple[Command, ...] = (
         "Compare logs with live metrics in Prometheus, and name who made the difference.",
         "otel_bedrock.cli.logs_reconcile:run",
     ),
+    Command(
+        "enable",
+        "Turn logging on for the account, after showing what that changes.",
+        "otel_bedrock.cli.logs_setup:enable",
+    ),
+    Command(
+        "status",
+        "Say whether logging is on, its destinations are there, and records arrive.",
+        "otel_bedrock.cli.logs_setup:status",
+    ),
 )
 
 

@@ -11,12 +11,12 @@ from typing import Any
 from otel_bedrock.cli.commands import CommandError
 from otel_bedrock.cli.logs_output import Column, count, text, write
 from otel_bedrock.cli.logs_progress import Progress
-from otel_bedrock.cli.logs_report import SOURCES, add_sources, read_all
+from otel_bedrock.cli.logs_report import add_format, read_all
+from otel_bedrock.cli.logs_sources import add_sources, describe_sources, open_sources
 from otel_bedrock.invocation_logs.live import HOUR, Prometheus, PrometheusError
 from otel_bedrock.invocation_logs.reading import SourceError
 from otel_bedrock.invocation_logs.reconcile import Comparison, Counts, compare
 from otel_bedrock.invocation_logs.report import Report
-from otel_bedrock.invocation_logs.sources import open_source
 
 PROG = "otel-bedrock logs reconcile"
 INCOMPLETE, DIFFERENT = 3, 4
@@ -27,7 +27,8 @@ Compares invocation logs with the metrics of instrumented processes in Prometheu
 hour, and says who made the difference: the console's playground, the AWS CLI, another language.
 """
 _TEACH = f"""\
-{SOURCES}
+{describe_sources()}
+
 what is compared:
   successful calls, input, output, cache read and cache write tokens of metrics of the default
   set of names, without those that came from logs; of the hours from --since to --until, or else
@@ -54,7 +55,7 @@ def run(argv: Sequence[str]) -> int:
     since, until = _whole_hours(options.since, options.until)
     report = Report(by=("model", "hour", "identity", "region"), since=since, until=until)
     try:
-        sources = [open_source(source) for source in options.source]
+        sources = open_sources(options.sources)
         with report.seen, Progress(PROG) as progress:
             read_all(report, sources, progress)
         rows = _compare(report, since, until, options)
@@ -193,6 +194,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_sources(parser)
+    add_format(parser)
     parser.add_argument(
         "--prometheus", required=True, metavar="URL", help="Prometheus, or what speaks its API"
     )

@@ -11,7 +11,7 @@ from typing import Any
 from otel_bedrock.cli.commands import CommandError
 from otel_bedrock.cli.logs_output import FORMATS, Column, count, ratio, text, usd, write
 from otel_bedrock.cli.logs_progress import Progress
-from otel_bedrock.cli.logs_times import read_bound
+from otel_bedrock.cli.logs_sources import add_sources, describe_sources, open_sources
 from otel_bedrock.invocation_logs.brief import make_parse, read_briefly
 from otel_bedrock.invocation_logs.rates import RateBook
 from otel_bedrock.invocation_logs.reading import Skipped, Source, SourceError
@@ -23,7 +23,6 @@ from otel_bedrock.invocation_logs.report import (
     Report,
     field_of,
 )
-from otel_bedrock.invocation_logs.sources import KINDS, open_source
 from otel_bedrock.pricing import open_prices
 
 PROG = "otel-bedrock logs report"
@@ -35,12 +34,9 @@ Sums up invocation logs: requests, tokens by kind, cache hit ratio, cost, first 
 A call is counted once, however often its record is there. A dash is what no record told, which
 is not 0. Input is all of the input; uncached, cache read and cache write are its parts.
 """
-SOURCES = f"""\
-sources, any number of them:
-{chr(10).join(f"  {kind.prefix or 'PATH':18} {kind.sentence}" for kind in reversed(KINDS))}
-"""
 _TEACH = f"""\
-{SOURCES}
+{describe_sources()}
+
 grouping, any number of --by:
   {", ".join(FIELDS)}, {METADATA}KEY
 
@@ -64,7 +60,7 @@ def run(argv: Sequence[str]) -> int:
     book = _open_prices(options.prices)
     report = Report(by=by, since=options.since, until=options.until, book=book)
     try:
-        sources = [open_source(text) for text in options.source]
+        sources = open_sources(options.sources)
         with report.seen, Progress(PROG) as progress:
             read_all(report, sources, progress, priced=book is not None)
             write(_columns(report), report.lines(), options.format, total=report.total())
@@ -94,16 +90,8 @@ def read_all(
                         progress.tick(report.records)
 
 
-def add_sources(parser: argparse.ArgumentParser) -> None:
-    """Add what the commands that read logs have in common."""
-    parser.add_argument("source", nargs="+", metavar="SOURCE", help="where logs are; see below")
-    parser.add_argument(
-        "--since",
-        type=read_bound,
-        metavar="TIME",
-        help="only calls from then on: 2026-11-01, 2026-11-01T12:00Z, or 36h or 7d ago (UTC)",
-    )
-    parser.add_argument("--until", type=read_bound, metavar="TIME", help="only calls before then")
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """Add --format."""
     parser.add_argument(
         "--format", choices=FORMATS, default="table", help="how to write it (default: table)"
     )
@@ -117,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_sources(parser)
+    add_format(parser)
     parser.add_argument(
         "--by",
         action="append",
