@@ -37,6 +37,7 @@ LAYERS = (
         "countable",
         "messages_api",
         "count_input",
+        "trimming",
         "content.media",
         "content.excerpt",
         "content.parts",
