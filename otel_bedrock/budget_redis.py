@@ -35,7 +35,8 @@ if not now then
   local t = redis.call('TIME')
   now = tonumber(t[1]) + tonumber(t[2]) / 1000000
 end
-local function text(number) return string.format('%.0f', number) end
+-- Plus zero, for Lua writes minus zero as -0, which is no integer to Redis.
+local function text(number) return string.format('%.0f', number + 0) end
 local function leaves(slot, w) return (tonumber(slot) + 1) * w.slot + w.seconds end
 local function window(i)
   return {hash = KEYS[2 * i - 1], list = KEYS[2 * i], seconds = tonumber(ARGV[3 * i + 1]),

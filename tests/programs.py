@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -56,3 +57,10 @@ def server(name):
     if os.environ.get("OTEL_BEDROCK_REQUIRE_E2E") == "1":
         pytest.fail(done.stderr)
     return pytest.skip(done.stderr)
+
+
+def free_port():
+    """Return a port of loopback that nobody listens on now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
