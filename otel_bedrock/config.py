@@ -41,6 +41,7 @@ class Settings(TypedDict, total=False):
     attribution_baggage_keys: tuple[str, ...]
     model_aliases: Mapping[str, str]
     resolve_models: bool
+    correlate_logs: bool
     count_before: Callable[[Mapping[str, Any]], bool] | float
     prices: Any
     budget: Any
@@ -66,6 +67,7 @@ class Config:
     attribution_baggage_keys: tuple[str, ...] = ()
     model_aliases: Mapping[str, str] | None = None
     resolve_models: bool = False
+    correlate_logs: bool = False
     count_before: Callable[[Mapping[str, Any]], bool] | float | None = None
     prices: Any = None
     budget: Any = None
@@ -328,6 +330,13 @@ SETTINGS = (
         _chooser,
         "Which calls to count before they are made, by CountTokens, which delays them: a share from"
         " 0 to 1, or a function `(request) -> bool`.",
+    ),
+    Setting(
+        "correlate_logs",
+        "OTEL_BEDROCK_CORRELATE_LOGS",
+        _flag,
+        "Send trace and span ids in `requestMetadata` (`otel_trace_id`, `otel_span_id`), so that a"
+        " record of Bedrock's invocation log finds its trace; never over the caller's own.",
     ),
     Setting(
         "prices",

@@ -33,6 +33,9 @@ def _call(seam: Seam, recorder: Look, service: str, call: Call) -> Any:
     if begun is None:
         return wrapped(*args, **kwargs)
     begun.recording.counted = counted
+    correlate = begun.recording.recorder.correlate
+    if correlate is not None:
+        args, kwargs = correlate(begun.recording.span, client, args, kwargs)
     with begun:
         begun.answered = answered = wrapped(*args, **kwargs)
     return answered
@@ -61,6 +64,9 @@ async def _awaited(seam: Seam, recorder: Look, service: str, call: Call) -> Any:
     if begun is None:
         return await wrapped(*args, **kwargs)
     begun.recording.counted = counted
+    correlate = begun.recording.recorder.correlate
+    if correlate is not None:
+        args, kwargs = correlate(begun.recording.span, client, args, kwargs)
     with begun:
         try:
             begun.answered = answered = await wrapped(*args, **kwargs)

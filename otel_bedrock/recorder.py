@@ -116,6 +116,11 @@ class Recorder:
             from otel_bedrock.costs import open_costs
 
             self.costs = open_costs(config.prices)
+        self.correlate: Callable[..., Any] | None = None
+        if config.correlate_logs:
+            from otel_bedrock.correlation import correlate
+
+            self.correlate = correlate
         self.models = _Capped(config.model_limit)
         self._attributions = {
             key: _Capped(config.attribution_limit) for key in config.attribution_metric_keys

@@ -48,6 +48,7 @@ LAYERS = (
     # telling
     {
         "attribution",
+        "correlation",
         "signals",
         "recorder",
         "recording",

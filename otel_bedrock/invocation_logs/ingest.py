@@ -28,8 +28,8 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 
 from otel_bedrock import shield
 from otel_bedrock.config import Config
+from otel_bedrock.correlation import read_origin
 from otel_bedrock.invocation_logs.checkpoint import Batch, Checkpoint, Place
-from otel_bedrock.invocation_logs.correlation import read_origin
 from otel_bedrock.invocation_logs.outlet import Outlet
 from otel_bedrock.invocation_logs.reading import (
     LogObject,

@@ -20,7 +20,7 @@ from opentelemetry.trace import Link, NoOpTracerProvider, SpanContext, SpanKind,
 from otel_bedrock import signals
 from otel_bedrock.call import Call, Outcome
 from otel_bedrock.config import Config
-from otel_bedrock.invocation_logs.correlation import read_origin
+from otel_bedrock.correlation import read_origin
 from otel_bedrock.invocation_logs.record import ORIGIN, Record
 from otel_bedrock.invocation_logs.totals import Totals
 from otel_bedrock.recorder import Recorder
