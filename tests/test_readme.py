@@ -85,6 +85,39 @@ def test_a_python_block_runs(code):
             assert len(receiver.spans) == 1
 
 
+def _console(code, bedrock, folder):
+    """Run the commands of a console block, those lines that begin with `$`; return it anew."""
+    environ = {
+        **os.environ,
+        "COLUMNS": "80",
+        "NO_COLOR": "1",
+        "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": bedrock.url,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    lines = []
+    for command in re.findall(r"^\$ (.*)$", code, re.MULTILINE):
+        done = subprocess.run(
+            command, shell=True, capture_output=True, text=True, cwd=folder, env=environ, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        lines += [f"$ {command}", *(line.rstrip() for line in done.stdout.splitlines())]
+    return "\n".join(lines) + "\n"
+
+
+# Prices change with the library that has them, which Python 3.10 has not.
+_PRICED = re.compile(r"^(cost| ) +.*\n", re.MULTILINE)
+
+
+@pytest.mark.parametrize("code", _blocks("console"), ids=lambda code: code.split()[-1])
+def test_a_console_block_shows_what_the_commands_print(code, tmp_path):
+    with FakeBedrock() as bedrock:
+        printed = _console(code, bedrock, tmp_path)
+    if os.environ.get("UPDATE_README") == "1":
+        README.write_text(README.read_text().replace(code, printed))
+        return
+    assert _PRICED.sub("", printed) == _PRICED.sub("", code)
+
+
 def test_a_shell_block_names_targets_and_commands_that_are_there():
     """What they do is tested where it is made: test_demo.py, test_no_code.py, .ci/run."""
     targets = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)

@@ -34,8 +34,8 @@ def show_one(row: Estimate, prompt: Prompt, *, priced: bool) -> None:
         grid.add_row(label, text)
 
     line("model", row.model)
-    line("counted", f"as {count.counted_as}, by {count.endpoint}", f"from {TITLES[prompt.form]}")
-    line("input", f"{tokens(count.input_tokens)} tokens", _inexact(row), "bold")
+    line("counted", f"as {count.counted_as}, by {count.endpoint}")
+    line("input", f"{tokens(count.input_tokens)} tokens", _origin(row, prompt), "bold")
     if row.window is None:
         line("context", UNKNOWN, "no window in the table for this model")
     else:
@@ -63,10 +63,11 @@ def show_one(row: Estimate, prompt: Prompt, *, priced: bool) -> None:
     console.print(grid)
 
 
-def _inexact(row: Estimate) -> str:
+def _origin(row: Estimate, prompt: Prompt) -> str:
+    origin = f"from {TITLES[prompt.form]}"
     if row.count is None or row.count.exact:
-        return ""
-    return "about: a tool's JSON result is counted as text"
+        return origin
+    return f"about: {origin}, a tool's JSON result counted as text"
 
 
 def show_table(rows: Sequence[Estimate], prompt: Prompt) -> None:
