@@ -142,6 +142,10 @@ def begin(
             look_up=partial(lookup.find, client) if current.config.resolve_models else None,
             attribution=who,
         )
+        if current.asks_quotas and row.spends:
+            from otel_bedrock import service_quotas
+
+            service_quotas.see(current.quotas, client)
         if current.budget is not None and row.spends and provider.tokens:
             from otel_bedrock.admission import admit
 

@@ -32,8 +32,9 @@ def make_session() -> Any:
     return botocore.session.Session()
 
 
-def make_client(session: Any, client: Any) -> Any:
-    """Make a client of the control plane with the credentials, Region and proxies of `client`.
+def make_client(session: Any, client: Any, service: str = "bedrock") -> Any:
+    """Make a client of the control plane, or of another service, with what `client` has:
+    its credentials, Region and proxies.
 
     Raises:
         NotYet: an asyncio client that has not signed its first call.
@@ -52,7 +53,7 @@ def make_client(session: Any, client: Any) -> Any:
         **{name: value for name, value in options.items() if value is not None},
     )
     return session.create_client(
-        "bedrock",
+        service,
         region_name=client.meta.region_name,
         config=config,
         **_keys(client._get_credentials()),

@@ -24,6 +24,8 @@ class Quotas:
         self._limits: dict[tuple[ModelId, str | None], Mapping[str, int]] = {}
         self._asked: dict[tuple[ModelId, str | None], None] = {}
         self._told: dict[str | None, tuple[Quota, ...]] = {}
+        # Who asks Service Quotas, where somebody does.
+        self.asker: Any = None
 
     def see(
         self,

@@ -20,6 +20,7 @@ from otel_bedrock.config import (
     SEMCONV_141,
     SEMCONV_2026_10,
     SEMCONV_BOTH,
+    SERVICE_QUOTAS,
     Config,
 )
 from otel_bedrock.content import open_gate
@@ -109,6 +110,7 @@ class Recorder:
             self.details = Details(logger_provider, schema)
         meter = metrics.get_meter("otel_bedrock", __version__, meter_provider, schema_url=schema)
         self.quotas = quotas_of(meter_provider)
+        self.asks_quotas = config.quota_limits == SERVICE_QUOTAS
         self.instruments = dict(_instruments(meter, config, self.sets, self.quotas))
         self.budget: TokenBudget | None = config.budget
         self.costs: Costs | None = None
