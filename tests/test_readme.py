@@ -121,12 +121,26 @@ def test_a_console_block_shows_what_the_commands_print(code, tmp_path):
 def test_a_shell_block_names_targets_and_commands_that_are_there():
     """What they do is tested where it is made: test_demo.py, test_no_code.py, .ci/run."""
     targets = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    known = {"make", "opentelemetry-instrument", "export"}
+    known = {"make", "opentelemetry-instrument", "export", "otel-bedrock"}
     for line in "".join(_blocks("sh")).splitlines():
         words = line.split()
         assert words[0] in known, line
         if words[0] == "make":
             assert words[1] in targets, line
+        if words[0] == "otel-bedrock":
+            done = subprocess.run(
+                [sys.executable, "-m", "otel_bedrock", *_command(words[1:]), "--help"],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            for option in re.findall(r" (--[a-z-]+)", line):
+                assert option in done.stdout, line
+
+
+def _command(words):
+    """Return the words that name the command: two of `logs`."""
+    return words[: 2 if words[0] == "logs" else 1]
 
 
 def test_a_promql_block_names_metrics_that_we_emit():
