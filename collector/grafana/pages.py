@@ -55,6 +55,7 @@ PAGES = (
             ),
             ("Cache", rows.CACHE),
             ("Latency", rows.LATENCY),
+            ("Sizes", rows.SIZES),
             ("Errors", rows.ERRORS),
             ("Quota", rows.QUOTAS),
             ("Traces", rows.traces("")),
@@ -70,6 +71,7 @@ PAGES = (
             ("Cost and quota", (rows.cost_lines(TENANT, "tenant", rows.NO_TENANT), *rows.QUOTAS)),
             ("Cache", rows.CACHE),
             ("Latency", rows.LATENCY),
+            ("Sizes", rows.SIZES),
             ("Errors", rows.ERRORS),
             ("Traces", rows.traces('gen_ai.request.model="$model"')),
         ),
@@ -86,6 +88,7 @@ PAGES = (
             ("Cost", (rows.cost_lines(MODEL, "model"), rows.table("model", MODEL, BY_MODEL))),
             ("Cache", rows.CACHE),
             ("Latency", rows.LATENCY),
+            ("Sizes", rows.SIZES),
             ("Errors", rows.ERRORS),
             ("Traces", rows.traces('bedrock.attribution.tenant="$tenant"')),
         ),
@@ -137,7 +140,18 @@ def render_page(page: Page) -> Json:
                 "url": "",
             }
         ],
-        "annotations": {"list": []},
+        "annotations": {
+            "list": [
+                {
+                    "name": "Alerts",
+                    "datasource": PROMETHEUS,
+                    "enable": True,
+                    "iconColor": "red",
+                    "expr": 'ALERTS{alertname=~"Bedrock.+",alertname!="BedrockWatchdog",'
+                    'alertstate="firing",service_name=~"$service|"}',
+                }
+            ]
+        },
         "templating": {"list": [_variable(page, row) for row in _VARIABLES]},
         "panels": panels,
     }
@@ -161,6 +175,7 @@ _VARIABLES = (
     ("service", "Service", "service_name"),
     ("model", "Model", MODEL),
     ("tenant", "Tenant", TENANT),
+    ("error", "Error of traces", "error_type"),
 )
 
 
@@ -170,7 +185,8 @@ def _variable(page: Page, row: tuple[str, str, str]) -> Json:
         return {"name": variable, "label": label, "type": "datasource", "query": values,
                 "multi": False, "includeAll": False, "refresh": 1, "hide": 0}  # fmt: skip
     scope = "" if variable == "service" else '{service_name=~"$service"}'
-    query = f"label_values({name('input')}{scope}, {values})"
+    metric = name("inference_duration") + "_count" if variable == "error" else name("input")
+    query = f"label_values({metric}{scope}, {values})"
     found: Json = {
         "name": variable,
         "label": label,
@@ -183,7 +199,7 @@ def _variable(page: Page, row: tuple[str, str, str]) -> Json:
         "multi": False,
         "includeAll": False,
     }
-    if page.chosen == variable:
+    if variable in (page.chosen, "error"):
         return found
     # Jaeger searches one service; of models and tenants several make sense.
     return {

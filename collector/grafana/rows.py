@@ -144,6 +144,14 @@ CACHE = (
           _lines(MODEL, f"{total('cache_read', MODEL)} / ({total('cache_write', MODEL)} > 0)")),
 )
 
+SIZES = tuple(
+    Panel(f"{what} tokens of a call",
+          "Of calls that succeeded. The dots are single calls: the way to a trace of over so many"
+          " tokens, for which Jaeger has no search.", "timeseries",
+          tuple(Query(quantile(share, key), f"p{share * 100:g}", True) for share in (0.5, 0.95)))
+    for what, key in (("Input", "operation_input"), ("Output", "operation_output"))
+)
+
 LATENCY = (
     Panel("Duration of a call",
           f"As the caller waits: retries are in it, and all of a stream. {_EXEMPLARS}",
@@ -201,9 +209,11 @@ TOLD_BY_LOGS = Panel(
 def traces(tags: str) -> tuple[Panel, ...]:
     """Return searches for traces; `tags` are what the page has chosen."""
     return (
-        Panel("Traces with a failed call", f"The latest twenty. {_ONE_SERVICE}", "traces",
-              tags=f"error=true {tags}".strip()),
-        Panel("Traces with a slow call", f"The latest twenty of over 10 s. {_ONE_SERVICE}",
-              "traces", tags=tags, min_duration="10s"),
+        Panel("Traces with the chosen error",
+              "The latest twenty with the error that is chosen above. No data where no call failed."
+              f" {_ONE_SERVICE}", "traces", tags=f'error.type="$error" {tags}'.strip()),
+        Panel("Traces with a slow call",
+              f"The latest twenty with a call of over 10 s. {_ONE_SERVICE}", "traces", tags=tags,
+              min_duration="10s"),
     )
 # fmt: on
