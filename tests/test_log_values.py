@@ -90,6 +90,13 @@ FORMS = {
     "two pages of filter-log-events": json.dumps({"events": events(RECORDS[:2]), "nextToken": "x"})
     + "\n"
     + json.dumps({"events": events(RECORDS[2:]), "searchedLogStreams": []}, indent=1),
+    "a page that begins with its token": json.dumps(
+        {"nextToken": "f/1", "searchedLogStreams": [], "more": None, "events": events()}, indent=2
+    ),
+    "a payload, indented": json.dumps(
+        {"messageType": "CONTROL_MESSAGE", "logEvents": [{"message": "check"}]}, indent=1
+    )
+    + json.dumps(payload(), indent=1),
     "messages as JSON": json.dumps({"events": [{"message": each} for each in RECORDS]}),
     "a subscription's payload": json.dumps(payload()),
     "payloads one after the other": json.dumps(payload(RECORDS[:2]))
@@ -144,6 +151,13 @@ CORRUPT = {
     "a line that is cut off outside one": (
         lines(RECORDS[:2]) + '{"schemaType": "ModelInvocationLog", "input": {\n'
         + lines(RECORDS[2:]),
+        3,
+        "cut off at the end of a line",
+    ),
+    "a line that is cut off among lines that begin with something else": (
+        "".join(json.dumps({"eventId": "1", **each}) + "\n" for each in events(RECORDS[:2]))
+        + '{"eventId": "1", "message": [\n'
+        + "".join(json.dumps({"eventId": "1", **each}) + "\n" for each in events(RECORDS[2:])),
         3,
         "cut off at the end of a line",
     ),

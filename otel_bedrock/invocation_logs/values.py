@@ -19,8 +19,8 @@ from otel_bedrock.invocation_logs.inflate import Broken
 from otel_bedrock.invocation_logs.parsing import loads
 
 # The largest value that is read; larger ones are named and left out. Inline bodies end at 100 KB,
-# a page of CloudWatch's output at 1 MB.
-LARGEST = 64 * 1024 * 1024
+# the payload of a subscription at 1 MB; a page of CloudWatch's output is entered.
+LARGEST = 32 * 1024 * 1024
 
 
 class Position(NamedTuple):
@@ -40,7 +40,12 @@ class Corrupt(NamedTuple):
 
 # What may stand between values: commas and brackets of arrays, the separators of RFC 7464.
 _BETWEEN = re.compile(rb"[\s,\x00\x1e]*")
-_WRAPPER = re.compile(rb'\{\s*"(?:events|logEvents|results|Records)"\s*:\s*(?=\[)')
+# A wrapper begins with plain members, such as a token for the next page, and then has its list.
+_WRAPPER = re.compile(
+    rb'\{(?!\s*"messageType"\s*:\s*"CONTROL)'
+    rb'(?:\s*"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[\w.+-]+|\[[^\[\]{}]*\])\s*,){0,8}'
+    rb'\s*"(?:events|logEvents|results|Records)"\s*:\s*(?=\[)'
+)
 # `aws logs tail` and exports of CloudWatch begin each line with a time, the former also with the
 # name of the log stream.
 _PREFIX = re.compile(rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\S*[ \t]+(?:[^\s{]+[ \t]+)?(?=\{)")
@@ -55,7 +60,11 @@ _RECORD_LENGTH = 32
 _RECORD_KEYS = frozenset(("schemaType", "modelId"))
 _LONGEST_LINE = 1 << 20
 # As much of a value as it takes to know a wrapper.
-_HEAD = 256
+_HEAD = 1024
+# Where reading goes on after a value that has no end: the next line that begins an object.
+_NEXT = b'\n{"'
+# Bytes that may be looked through twice for that, so that no file takes for ever.
+_MOST_AGAIN = 256 * 1024 * 1024
 
 
 class Values:
@@ -88,6 +97,7 @@ class Values:
         self._wrapped = False
         # Whether the last value ended with its line.
         self._by_line = True
+        self._again = 0
         # The last place between values at which nothing was open, and the values since.
         self._flat_offset, self._flat_line, self._since = start.offset, start.line, 0
         self._at = 0
@@ -271,15 +281,30 @@ class Values:
                         return self._found(position, begun, line, keep=keep, large=large)
                 continue
             if keep and position - self._at > self._largest:
+                if self._leave(begun):
+                    return Corrupt(begun, "cut off at the end of a line")
                 keep, large = False, True
             if not keep:
                 self._at = len(self._buffer)
             before = position - self._at
             if not self._more():
+                if keep and self._leave(begun):
+                    return Corrupt(begun, "cut off at the end of a line")
                 self._at, self.line = len(self._buffer), line
                 self.torn = True
                 return Corrupt(begun, "ends in the middle of a value")
             position = self._at + before
+
+    def _leave(self, begun: int) -> bool:
+        """Go on after a value without an end where a later line begins an object."""
+        found = self._buffer.find(_NEXT, self._at)
+        self._again += len(self._buffer) - self._at
+        if found < 0 or self._again > _MOST_AGAIN:
+            return False
+        self.line = begun + self._buffer.count(b"\n", self._at, found + 1)
+        self._at = found + 1
+        self._by_line = True
+        return True
 
     def _begins_record(self, position: int) -> tuple[bool, int]:
         """Say whether a record begins at `position`; and where that is after reading on."""
