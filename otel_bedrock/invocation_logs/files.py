@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from otel_bedrock.invocation_logs.reading import LogObject, SourceError
 
 STDIN = "-"
 # What is read of a folder; a file that is named itself is read whatever its name.
-SUFFIXES = frozenset((".json", ".jsonl", ".ndjson", ".log", ".txt", ".gz"))
+SUFFIXES = frozenset((".json", ".jsonl", ".ndjson", ".log", ".txt", ".gz", ".out"))
 
 _CHUNK = 1 << 18
 _MAGIC = b"\x1f\x8b"
@@ -86,6 +86,7 @@ def _log_of(path: Path, root: Path, hour: datetime | None = None) -> LogObject:
         fetch=partial(_fetch, path.parent),
         grows=plain,
         seekable=plain,
+        modified=datetime.fromtimestamp(stat.st_mtime, timezone.utc),
     )
 
 

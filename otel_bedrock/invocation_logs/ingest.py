@@ -235,9 +235,10 @@ class Ingest:
             self._skip(Skipped(log.name, None, f"request {record.request_id}: cannot be told"))
             return
         self.tally.records += 1
-        given, sent, read, written = record.counts
-        self.tally.input_tokens += (given or 0) + (read or 0) + (written or 0)
-        self.tally.output_tokens += sent or 0
+        usage = record.read_usage()
+        if usage is not None:
+            self.tally.input_tokens += usage.input_tokens or 0
+            self.tally.output_tokens += usage.output_tokens or 0
 
     def _was_live(self, record: Record) -> bool:
         origin = read_origin(record.metadata)

@@ -47,6 +47,7 @@ class LogObject:
     fetch: Fetch | None = None
     grows: bool = False
     seekable: bool = False
+    modified: datetime | None = None
 
 
 class Source(Protocol):

@@ -33,6 +33,9 @@ from otel_bedrock.request import read_call
 
 SCHEMA = "ModelInvocationLog"
 ORIGIN = "invocation_log"
+BATCH = "batch"
+# A member that we add to a record which we made of something else: where that came from.
+MARK = "otel_bedrock.origin"
 
 # Gives the body at an `s3://…` path, parsed; None where it cannot be had.
 Fetch = Callable[[str], Any]
@@ -133,6 +136,11 @@ class Record:
     def start_ns(self) -> int | None:
         """The time of the request, in nanoseconds since 1970."""
         return read_time(self.timestamp)
+
+    @property
+    def origin(self) -> str:
+        """Where the record comes from: ORIGIN, or BATCH."""
+        return BATCH if self.data.get(MARK) == BATCH else ORIGIN
 
     @property
     def counts(self) -> tuple[int | None, int | None, int | None, int | None]:

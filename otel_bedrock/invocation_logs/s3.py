@@ -77,6 +77,7 @@ class S3:
             open=lambda _: read_object(self._get_client, self._bucket, key, IfMatch=etag),
             hour=hour,
             fetch=partial(fetch_body, self._get_client),
+            modified=found["LastModified"],
         )
 
     def _listed(self, since: datetime | None, until: datetime | None) -> Iterator[Any]:

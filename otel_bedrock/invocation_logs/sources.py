@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
+from otel_bedrock.invocation_logs.batch import WithBatches, ask_bedrock, split_model
 from otel_bedrock.invocation_logs.reading import Source
 
 
@@ -32,7 +33,12 @@ _HERE = "otel_bedrock.invocation_logs"
 
 # The first that fits.
 KINDS = (
-    Kind("s3://", "s3://BUCKET/PREFIX", f"{_HERE}.s3:S3", "a bucket, or a folder of it"),
+    Kind(
+        "s3://",
+        "s3://BUCKET/PREFIX",
+        f"{_HERE}.s3:S3",
+        "a bucket or a folder of it, of logs or of batch output",
+    ),
     Kind(
         "cloudwatch:",
         "cloudwatch:GROUP",
@@ -50,4 +56,5 @@ def open_source(text: str) -> Source:
         SourceError: it is written wrongly.
     """
     kind = next(kind for kind in KINDS if text.startswith(kind.prefix))
-    return kind.load()(text)
+    text, model = split_model(text)
+    return WithBatches(kind.load()(text), model, ask_bedrock)

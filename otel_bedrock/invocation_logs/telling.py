@@ -21,8 +21,8 @@ from otel_bedrock import signals
 from otel_bedrock.call import Call, Outcome
 from otel_bedrock.config import Config
 from otel_bedrock.correlation import read_origin
-from otel_bedrock.invocation_logs.record import ORIGIN, Record
-from otel_bedrock.invocation_logs.totals import Totals
+from otel_bedrock.invocation_logs.record import Record
+from otel_bedrock.invocation_logs.totals import Totals, origin_marks
 from otel_bedrock.recorder import Recorder
 from otel_bedrock.recording import Recording
 
@@ -97,6 +97,7 @@ class Teller:
                 resource=resource, id_generator=self._ids, shutdown_on_exit=False
             )
             provider.add_span_processor(self._kept)
+        self._totals = totals
         self._recorder = Recorder(config, provider, totals)  # type: ignore[arg-type]  # stands in
 
     def know(self, models: Iterable[str]) -> None:
@@ -112,13 +113,15 @@ class Teller:
             start = time.time_ns()
         end = start + (latency or 0) * _MS
         self._ids.choose(key)
+        # Before anything is measured of it.
+        self._totals.marks = origin_marks(record.origin)
         recorder = self._recorder
         model = call.model.name
         span = recorder.tracer.start_span(
             f"{call.operation} {model}" if model else call.operation,
             context=Context(),
             kind=SpanKind.CLIENT,
-            attributes={**recorder.naming(call), signals.ORIGIN: ORIGIN},
+            attributes={**recorder.naming(call), signals.ORIGIN: record.origin},
             links=_links(record),
             start_time=start,
         )

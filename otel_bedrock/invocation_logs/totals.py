@@ -113,12 +113,13 @@ class _Histogram(_Instrument):
 class Totals:
     """Takes the place of a MeterProvider and of its one meter.
 
-    `marks` are attributes that every point has. `changed` are the series to be written with the
-    next commit.
+    `marks` are attributes that every point has which is measured from now on. `changed` are the
+    series to be written with the next commit.
     """
 
     def __init__(self, marks: Mapping[str, Any]) -> None:
-        self.marks = dict(marks)
+        self.marks: Mapping[str, Any] = marks
+        self._first_marks = marks
         self.changed: dict[tuple[str, Attributes], Any] = {}
         self._instruments: dict[str, _Instrument] = {}
         self._gauges: list[tuple[str, str, str, Callable[..., Iterable[Any]]]] = []
@@ -246,7 +247,9 @@ class Totals:
 
         for name, unit, sentence, callback in self._gauges:
             points = [
-                NumberDataPoint({**(seen.attributes or {}), **self.marks}, 0, now_ns, seen.value)
+                NumberDataPoint(
+                    {**(seen.attributes or {}), **self._first_marks}, 0, now_ns, seen.value
+                )
                 for seen in callback(CallbackOptions())
             ]
             if points:
