@@ -342,8 +342,8 @@ SETTINGS = (
         "prices",
         "OTEL_BEDROCK_PRICES",
         _prices,
-        "What calls cost: `genai-prices` (extra `cost`), a JSON file's path, a table or a function;"
-        " see Cost.",
+        "What calls cost: `genai-prices` (extra `cost`), a JSON file's path, a table or a function"
+        " (`otel_bedrock.price_table` describes both).",
     ),
     Setting(
         "budget",
