@@ -31,7 +31,7 @@ test-e2e: $(VENV)/test.stamp test-servers
 	  echo "To have them: install Go 1.26 or newer, then make test again (it builds them once)."; \
 	fi
 
-# Redis and Alertmanager: on PATH, or from Debian's packages, unpacked beside the other tools.
+# Redis: on PATH, or from Debian's package, unpacked beside the other tools.
 test-servers:
 	@tests/debian >/dev/null || if [ "$$OTEL_BEDROCK_REQUIRE_E2E" = 1 ]; then exit 1; else \
 	  echo "LEFT OUT: the tests that need the servers named above."; fi

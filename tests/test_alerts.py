@@ -31,7 +31,8 @@ SUFFIXES = {
     signals.GAUGE: ("",),
     signals.HISTOGRAM: ("_bucket", "_sum", "_count"),
 }
-UNITS = {"s": "_seconds", "1": ""}
+# Prometheus calls a gauge without a unit a ratio.
+UNITS = {"s": "_seconds", "1": "_ratio"}
 EMITTED = {
     metric.name.replace(".", "_") + UNITS.get(metric.unit, "") + suffix
     for metric in signals.METRICS

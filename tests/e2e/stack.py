@@ -28,7 +28,7 @@ from typing import Any, TypedDict, TypeVar
 from typing_extensions import Self
 
 COLLECTOR = Path(__file__).resolve().parents[2] / "collector"
-PROGRAMS = ("otelcol-bedrock", "jaeger", "prometheus", "promtool")
+PROGRAMS = ("otelcol-bedrock", "jaeger", "prometheus", "promtool", "alertmanager", "amtool")
 START_TIMEOUT = 30.0  # seconds until a program is healthy; about one is usual
 STOP_TIMEOUT = 5.0  # seconds between asking a program to end and killing it
 ATTEMPTS = 3  # a port that was free when we looked may be taken when a program asks for it

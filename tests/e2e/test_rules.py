@@ -6,7 +6,6 @@ import re
 import subprocess
 from pathlib import Path
 
-import programs
 import pytest
 import yaml
 from stack import COLLECTOR
@@ -25,12 +24,6 @@ def run(*command: str | Path) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="session")
-def amtool() -> Path:
-    """Alertmanager's own checker."""
-    return Path(programs.server("amtool"))
-
-
 @pytest.mark.parametrize("cases", CASES, ids=lambda path: path.stem)
 @pytest.mark.timeout(300)
 def test_each_alert_fires_and_is_silent_as_its_cases_say(tools: Path, cases: Path) -> None:
@@ -45,16 +38,16 @@ def test_the_rules_and_the_configuration_pass_promtool(tools: Path) -> None:
 
 
 def test_alertmanagers_configuration_passes_with_every_switch_on_and_off(
-    amtool: Path, tmp_path: Path
+    tools: Path, tmp_path: Path
 ) -> None:
     off = COLLECTOR / "alertmanager.yaml"
-    run(amtool, "check-config", off)
+    run(tools / "amtool", "check-config", off)
     # A switch has its # right before its text, or before what is indented below it.
     text, switched = re.subn(r"(?m)^    #(?! \S)", "    ", off.read_text())
     assert switched > 10
     on = tmp_path / "alertmanager.yaml"
     on.write_text(text)
-    run(amtool, "check-config", on)
+    run(tools / "amtool", "check-config", on)
     wired = [sorted(one) for one in yaml.safe_load(text)["receivers"]]
     assert wired == [
         ["name", "pagerduty_configs", "sns_configs", "webhook_configs"],
@@ -71,8 +64,6 @@ def test_alertmanagers_configuration_passes_with_every_switch_on_and_off(
         (["alertname=BedrockWatchdog", "severity=none"], "watchdog"),
     ],
 )
-def test_an_alert_goes_to_who_should_have_it(
-    amtool: Path, labels: list[str], receiver: str
-) -> None:
+def test_an_alert_goes_to_who_should_have_it(tools: Path, labels: list[str], receiver: str) -> None:
     config = f"--config.file={COLLECTOR / 'alertmanager.yaml'}"
-    assert run(amtool, "config", "routes", "test", config, *labels).strip() == receiver
+    assert run(tools / "amtool", "config", "routes", "test", config, *labels).strip() == receiver
