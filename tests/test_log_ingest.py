@@ -13,6 +13,7 @@ from collections import Counter
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from account_month import write_month
 
 from otel_bedrock.cli.main import main
 from otel_bedrock.config import Config
@@ -22,7 +23,10 @@ from otel_bedrock.invocation_logs.ingest import Ingest, Plan, Watcher, read_requ
 from otel_bedrock.invocation_logs.outlet import ExportError, OtlpOutlet
 from otel_bedrock.invocation_logs.telling import Teller
 from otel_bedrock.invocation_logs.totals import Totals
+from otel_bedrock.model_id import parse
 from otel_bedrock.receiver import Receiver
+from otel_bedrock.testing import FakeBedrock
+from otel_bedrock.testing.capture import capture
 
 USAGE = "gen_ai.client.inference.usage."
 ORIGIN = "bedrock.usage.origin"
@@ -486,3 +490,121 @@ def test_follow_takes_what_comes_and_ends_where_nothing_is_lost(tmp_path, receiv
     store.close()
     assert tally.records == 20
     assert tokens(receiver) == expected(records)
+
+
+def test_a_month_of_an_account_comes_to_what_is_known_of_it(tmp_path, receiver):
+    """Many models, errors, off-loaded bodies, duplicates, late files, what is corrupt."""
+    truth = write_month(tmp_path / "logs", records=1_200)
+    named = []
+    tally = ingest(
+        tmp_path / "logs", receiver.url, tmp_path / "c", watcher=Watcher(skipped=named.append)
+    )
+    assert tally.records == truth.calls
+    assert tally.duplicates == truth.duplicates
+    assert (tally.skipped, len(named)) == (truth.corrupt, truth.corrupt)
+    assert len({span.span_id for span in receiver.spans}) == truth.calls
+    found = {}
+    for point in receiver.latest():
+        if point.metric.startswith(USAGE):
+            key = (point.attributes["gen_ai.request.model"], point.metric.removeprefix(USAGE))
+            found[key] = found.get(key, 0) + point.value
+    for model, sums in truth.sums("model").items():
+        name = parse(model).name
+        read, written = sums.cache_read or 0, sums.cache_write or 0
+        assert found.get((name, "output_tokens")) == sums.output, name
+        if sums.uncached is not None:
+            assert found[name, "input_tokens"] == sums.uncached + read + written, name
+        assert found.get((name, "cache_read.input_tokens"), 0) == read, name
+        assert found.get((name, "cache_write.input_tokens"), 0) == written, name
+
+
+# What a log cannot tell, or tells otherwise.
+NOT_IN_LOGS = {
+    "server.address",
+    "server.port",
+    "bedrock.usage.source",
+    "bedrock.retry_attempts",
+    "gen_ai.response.time_to_first_chunk",
+    "bedrock.service_tier",
+    "bedrock.latency_mode",
+    "bedrock.usage.complete",
+    # It stands in the error's message.
+    "bedrock.throttle.reason",
+    # InvokeModel has it in a header alone.
+    "bedrock.server.latency_ms",
+}
+ONLY_IN_LOGS = {
+    ORIGIN,
+    "cloud.account.id",
+    "bedrock.identity.arn",
+    "bedrock.inference.region",
+    "bedrock.usage.source",
+    "bedrock.usage.complete",
+    "bedrock.server.latency_ms",
+}
+CACHED = [{"text": "You are a fake. " * 400}, {"cachePoint": {"type": "default", "ttl": "1h"}}]
+
+
+def test_the_same_calls_live_and_by_log_are_the_same_spans_and_the_same_tokens(tmp_path, receiver):
+    hello = [{"role": "user", "content": [{"text": "Hello, fake! How are you today?"}]}]
+    claude = {
+        "anthropic_version": "bedrock-2023-05-31",
+        "max_tokens": 20,
+        "messages": [{"role": "user", "content": "Hello!"}],
+        "system": [
+            {
+                "type": "text",
+                "text": "You are a fake. " * 400,
+                "cache_control": {"type": "ephemeral", "ttl": "1h"},
+            }
+        ],
+    }
+    sonnet = MODELS[1]
+    with FakeBedrock() as bedrock, capture() as captured:
+        bedrock.log_to(tmp_path / "logs")
+        client = bedrock.client()
+        settings = {"maxTokens": 50, "temperature": 0.5}
+        for model in (sonnet, "amazon.nova-lite-v1:0", "openai.gpt-oss-120b-1:0"):
+            client.converse(modelId=model, messages=hello, inferenceConfig=settings)
+            list(client.converse_stream(modelId=model, messages=hello)["stream"])
+        for _ in range(2):
+            client.converse(modelId=sonnet, messages=hello, system=CACHED)
+        body = json.dumps(claude)
+        for _ in range(2):
+            client.invoke_model(modelId=sonnet, body=body)["body"].read()
+            list(client.invoke_model_with_response_stream(modelId=sonnet, body=body)["body"])
+        titan = json.dumps({"inputText": "Hello!", "dimensions": 256})
+        client.invoke_model(modelId="amazon.titan-embed-text-v2:0", body=titan)["body"].read()
+        gpt = json.dumps({"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 9})
+        client.invoke_model(modelId="openai.gpt-oss-120b-1:0", body=gpt)["body"].read()
+        bedrock.throttle()
+        with pytest.raises(client.exceptions.ThrottlingException):
+            client.converse(modelId=sonnet, messages=hello)
+        bedrock.flush_log()
+        live = {span.attributes["aws.request_id"]: span for span in captured.spans}
+        counted = Counter()
+        for resource in captured.metrics_data.resource_metrics:
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    for point in metric.data.data_points if metric.name.startswith(USAGE) else ():
+                        counted[_series(metric.name, point.attributes)] += point.value
+    ingest(tmp_path / "logs", receiver.url, tmp_path / "c")
+    logged = {span.attributes["aws.request_id"]: span for span in receiver.spans}
+    assert len(live) == len(logged) == 15
+    for request_id, span in live.items():
+        ours = {key: value for key, value in span.attributes.items() if key not in NOT_IN_LOGS}
+        theirs = dict(logged[request_id].attributes)
+        assert logged[request_id].name == span.name
+        assert {key: theirs.get(key) for key in ours} == ours
+        assert set(theirs) - set(ours) <= ONLY_IN_LOGS
+    by_log = Counter()
+    for point in receiver.latest():
+        if point.metric.startswith(USAGE):
+            by_log[_series(point.metric, point.attributes)] += point.value
+    assert by_log == counted
+    assert any(key[3] == "1h" for key in counted)
+
+
+def _series(metric, attributes):
+    names = ("gen_ai.request.model", "gen_ai.operation.name", "bedrock.cache.ttl", "cloud.region")
+    return (metric, *(attributes.get(name) for name in names))

@@ -22,7 +22,6 @@ from typing import Any
 
 from otel_bedrock import answer, usage
 from otel_bedrock.call import Call, Outcome, Usage
-from otel_bedrock.errors import THROTTLES
 from otel_bedrock.events import InvokeEvents
 from otel_bedrock.invocation_logs.parsing import loads
 from otel_bedrock.model_id import ModelId, parse
@@ -186,12 +185,8 @@ class Record:
             found["latency_mode"] = mode
         found["request_id"] = self.request_id
         found["usage"] = self._usage(reports)
-        error = self.error_code
-        if error is not None:
-            found["error_type"] = error
-            if error in THROTTLES:
-                # The message that tells why is in no record.
-                found["throttle_reason"] = "other"
+        # Why it was throttled stands in the error's message, which is in no record.
+        found["error_type"] = self.error_code
         return Outcome(**found)
 
     @property
