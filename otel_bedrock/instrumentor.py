@@ -12,6 +12,7 @@ from typing import Any
 
 from opentelemetry import metrics, trace
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from typing_extensions import Unpack
 
 from otel_bedrock import abandoned, patch, preflight, sdk, shield
@@ -255,6 +256,11 @@ def exchange(given: Given | None) -> Given | None:
             _active.unwrap = None
         _active.given = given
         return before
+
+
+def current_recorder() -> Recorder | None:
+    """Return what tells a call that starts now; None where nobody would see it."""
+    return _active.current() if is_instrumentation_enabled() else None
 
 
 def current_config() -> Config | None:

@@ -13,7 +13,7 @@ from decimal import Decimal
 import boto3
 import pytest
 
-from otel_bedrock import counting
+from otel_bedrock import asking
 from otel_bedrock.cli.commands import CommandError
 from otel_bedrock.cli.estimate import money, share, tokens
 from otel_bedrock.cli.main import main
@@ -40,7 +40,7 @@ PRICES = {
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch):
-    monkeypatch.setattr(counting, "_remembered", Memory())
+    monkeypatch.setattr(asking, "remembered", Memory())
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")
 

@@ -65,7 +65,7 @@ LAYERS = (
     },
     # joining
     {"admission", "budget_redis", "observers", "bracket", "patch", "instrumentor", "lookup"}
-    | {"control_plane", "mantle", "counting", "preflight", "service_quotas"},
+    | {"control_plane", "mantle", "asking", "counting", "preflight", "service_quotas"},
 )
 PURE = LAYERS[0] | LAYERS[1]
 SIDE_DOORS = {

@@ -12,6 +12,7 @@ import pytest
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import InvalidEndpointConfigurationError, NoCredentialsError
+from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from otel_bedrock import TokenCountUnsupported, count_tokens, mantle
 from otel_bedrock.countable import Memory, mantle_name
@@ -514,7 +515,35 @@ def test_a_models_name_has_no_date_and_no_version(base, name):
     assert mantle_name(base) == name
 
 
-def test_counting_here_feeds_no_metric_of_tokens(bedrock, count):
+def test_counting_here_is_told_as_count_tokens_is(bedrock, count):
     with capture() as captured:
+        counted = count(modelId=OPUS, messages=HELLO)
+        bedrock.throttle()
+        with pytest.raises(bedrock.client().exceptions.ClientError):
+            count(modelId=OPUS, messages=HELLO)
+        told, failed = captured.spans
+        metrics = {point.metric for point in captured.points}
+        runtime = count(modelId=SONNET, messages=HELLO)
+        other = captured.spans[-1]
+    assert told.name == "count_tokens anthropic.claude-opus-4-8"
+    assert told.attributes["bedrock.count_tokens.input_tokens"] == counted.input_tokens
+    assert set(told.attributes) == set(other.attributes) - {"aws.request_id"}
+    assert runtime.endpoint == "bedrock-runtime"
+    assert failed.attributes["error.type"] == "ThrottlingException"
+    assert metrics == {"gen_ai.client.operation.duration", "bedrock.client.quota.burndown"}
+
+
+def test_counting_here_before_a_call_is_a_span_beside_it(bedrock, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK_MANTLE", bedrock.url)
+    with capture(count_before=1) as captured:
+        bedrock.client().converse(modelId=OPUS, messages=HELLO)
+        asked, told = captured.spans
+    assert asked.name == "count_tokens anthropic.claude-opus-4-8"
+    assert told.attributes["bedrock.count_tokens.difference"] == 0
+    assert told.start_time >= asked.end_time
+
+
+def test_suppressed_counting_is_not_told(bedrock, count):
+    with capture() as captured, suppress_instrumentation():
         count(modelId=OPUS, messages=HELLO)
-        assert not [point for point in captured.points if "usage" in point.metric]
+    assert captured.spans == ()
