@@ -1,7 +1,8 @@
 """What a call costs with us, without us, and by hand: one table, with the target of each row.
 
 Slices of each kind alternate in one process, so that what the machine does meanwhile hits all
-alike. A row is the median over the slices; a target is a ratio within the run, never a time.
+alike, and a target is a ratio within the run, never a time. The exit code is 1 where one is
+missed. A new row is a function that yields it, in PARTS.
 """
 
 from __future__ import annotations
@@ -9,21 +10,23 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import statistics
 import subprocess
 import sys
-import time
 import tracemalloc
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from floors import ContractFloor, Floor
+from measure import Effort, Kinds, Round, Row, measure, over, render, row
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
-from scenarios import SCENARIOS, Scenario, make_client
+from scenarios import SCENARIOS, Scenario, answered_at_once, make_client, make_s3_client
+from throughput import throughput
 
 from otel_bedrock.config import read_config
 from otel_bedrock.instrumentor import Given, exchange
@@ -42,54 +45,8 @@ print((time.perf_counter() - started) * 1000)
 """
 
 
-# Kind -> what is done before a slice of it, and what is timed.
-Kinds = dict[str, tuple[Callable[[], None], Callable[[], None]]]
-
-
-@dataclass
-class Row:
-    """One line of the table; `share` is what `target` is the most for."""
-
-    name: str
-    bare: float
-    ours: float
-    floor: float
-    contract: float
-    share: float
-    target: float
-    meaning: str
-
-    @property
-    def met(self) -> bool:
-        return self.share <= self.target
-
-
 class _Nothing(SpanProcessor):
     """Takes spans and drops them: exporting is not what is measured."""
-
-
-def _slice(call: Callable[[], None], calls: int) -> float:
-    """Return the median microseconds of one call: what interrupts a few does not count."""
-    times = []
-    for _ in range(calls):
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times) * 1e6
-
-
-def _measure(kinds: Kinds, calls: int, slices: int) -> dict[str, float]:
-    """Time `kinds` (prepare, call) in alternation; the median microseconds of each."""
-    times: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for prepare, call in kinds.values():
-        prepare()
-        _slice(call, max(2, calls // 5))
-    for _ in range(slices):
-        for kind, (prepare, call) in kinds.items():
-            prepare()
-            gc.collect()
-            times[kind].append(_slice(call, calls))
-    return {kind: statistics.median(values) for kind, values in times.items()}
 
 
 class Bench:
@@ -103,20 +60,31 @@ class Bench:
         self.contract = ContractFloor(self.tracer_provider, self.meter_provider)
         self.floor = Floor(self.tracer_provider, self.meter_provider)
         self.given = Given(read_config({}), self.tracer_provider, self.meter_provider, None, False)
+        self.no_sdk = Given(read_config({}), None, None, None, False)
 
-    def compare(self, scenario: Scenario, calls: int, slices: int, *, sdk: bool = True):
-        self.use(scenario)
-        given = self.given if sdk else Given(read_config({}), None, None, None, False)
-        kinds = {
-            "bare": (lambda: exchange(None), lambda: scenario.call(self.client)),
-            "ours": (lambda: exchange(given), lambda: scenario.call(self.client)),
-            "contract": (lambda: exchange(None), self.contract.call),
-            "floor": (lambda: exchange(None), self.floor.call),
+    def kinds(self, name: str, given: Given | None = None) -> Kinds:
+        """Return the scenario `name`, bare and ours, and the floors."""
+        scenario = SCENARIOS[name]
+
+        def put(active: Given | None) -> Callable[[], None]:
+            def prepare() -> None:
+                self.use(scenario)
+                exchange(active)
+
+            return prepare
+
+        def call() -> None:
+            scenario.call(self.client)
+
+        return {
+            "bare": (put(None), call),
+            "ours": (put(given or self.given), call),
+            "contract": (put(None), self.contract.call),
+            "floor": (put(None), self.floor.call),
         }
-        try:
-            return _measure(kinds, calls, slices)
-        finally:
-            exchange(None)
+
+    def compare(self, name: str, calls: int, slices: int, given: Given | None = None):
+        return _measured(self.kinds(name, given), calls, slices)
 
     def peak(self, scenario: Scenario) -> float:
         """Return the allocation peak of one call, KiB over bare."""
@@ -135,6 +103,13 @@ class Bench:
         return peaks["ours"] - peaks["bare"]
 
 
+def _measured(kinds: Kinds, calls: int, slices: int) -> list[Round]:
+    try:
+        return measure(kinds, calls, slices)
+    finally:
+        exchange(None)
+
+
 # Scenario -> most that it may cost over bare, in contract floors.
 _CALLS = {
     "converse": 1.2,
@@ -142,73 +117,149 @@ _CALLS = {
     "converse, 41 messages, tools": 1.3,
     "converse, 429": 1.3,
 }
-# Scenario -> most that an event may cost over bare, as a share of bare's own.
-_STREAMS = {"converse_stream, 1,000 events": 0.04, "invoke stream, 1,000 events": 0.08}
+# Scenario of a thousand events -> the same with ten, and the most that an event may cost over
+# bare, as a share of bare's own.
+_STREAMS = {
+    "converse_stream, 1,000 events": ("converse_stream, 10 events", 0.04),
+    "invoke stream, 1,000 events": ("invoke stream, 10 events", 0.08),
+}
 
 
-def rows(calls: int, slices: int) -> list[Row]:
-    """Measure everything; a few minutes."""
+def calls(effort: Effort) -> Iterable[Row]:
     bench = Bench()
-    table: list[Row] = []
-
-    def add(name: str, found: dict[str, float], share: float, target: float, meaning: str) -> float:
-        over = found["ours"] - found["bare"]
-        bare, floor, contract = found["bare"], found["floor"], found["contract"]
-        table.append(Row(name, bare, over, floor, contract, share, target, meaning))
-        return over
-
-    small = 0.0
     for name, target in _CALLS.items():
-        found = bench.compare(SCENARIOS[name], calls, slices)
-        share = (found["ours"] - found["bare"]) / found["contract"]
-        over = add(name, found, share, target, "contract floors over bare")
-        small = over if name == "invoke_model, 1 KB" else small
+        rounds = bench.compare(name, effort.calls, effort.slices)
+        yield row(name, rounds, _floors, target, "contract floors over bare")
+
+
+def _floors(each: Round) -> float:
+    return over(each) / each["contract"]
+
+
+def bodies(effort: Effort) -> Iterable[Row]:
+    """Large bodies against a small one in the same rounds."""
+    bench = Bench()
+    small = bench.kinds("invoke_model, 1 KB")
     for name in ("invoke_model, 100 KB", "invoke_model, 5 MB", "invoke_model, embedding"):
-        found = bench.compare(SCENARIOS[name], max(5, calls // 4), slices)
-        add(name, found, (found["ours"] - found["bare"]) / small, 1.2, "of the 1 KB case")
-    for name, target in _STREAMS.items():
-        found = bench.compare(SCENARIOS[name], max(2, calls // 40), slices)
-        call = "converse" if "converse" in name else "invoke_model, 1 KB"
-        fixed = next(row.ours for row in table if row.name == call)
-        events = SCENARIOS[name].events
-        share = max(0.0, found["ours"] - found["bare"] - fixed) / events / (found["bare"] / events)
-        add(name, found, share, target, "of bare, per event")
-    found = bench.compare(SCENARIOS["converse"], calls, slices, sdk=False)
-    share = (found["ours"] - found["bare"]) / found["bare"]
-    add("converse, no SDK", found, share, 0.02, "of bare")
-    off = Bench(ALWAYS_OFF)
-    found = off.compare(SCENARIOS["converse"], calls, slices)
-    share = (found["ours"] - found["bare"]) / found["contract"]
-    add("converse, sampled out", found, share, 1.25, "contract floors, sampled out")
-    peak = bench.peak(SCENARIOS["invoke_model, 5 MB"])
-    table.append(Row("allocation peak, 5 MB", 0, peak, 0, 0, peak, 128, "KiB over bare"))
+        kinds = {**bench.kinds(name), "small": small["bare"], "small, ours": small["ours"]}
+        rounds = _measured(kinds, max(5, effort.calls // 2), effort.slices)
+        yield row(
+            name,
+            rounds,
+            lambda each: over(each) / (each["small, ours"] - each["small"]),
+            1.2,
+            "of the 1 KB case",
+        )
+
+
+def streams(effort: Effort) -> Iterable[Row]:
+    """What an event costs: a long stream less a short one."""
+    bench = Bench()
+    for name, (short, target) in _STREAMS.items():
+        few = bench.kinds(short)
+        kinds = {**bench.kinds(name), "short": few["bare"], "short, ours": few["ours"]}
+        rounds = _measured(kinds, max(3, effort.calls // 20), effort.slices)
+        yield row(
+            name,
+            rounds,
+            lambda each: (each["ours"] - each["short, ours"]) / (each["bare"] - each["short"]) - 1,
+            target,
+            "of bare, per event",
+        )
+
+
+def without_sdk(effort: Effort) -> Iterable[Row]:
+    bench = Bench()
+    rounds = bench.compare("converse", effort.calls, effort.slices, bench.no_sdk)
+    yield row("converse, no SDK", rounds, lambda each: over(each) / each["bare"], 0.02, "of bare")
+
+
+def sampled_out(effort: Effort) -> Iterable[Row]:
+    rounds = Bench(ALWAYS_OFF).compare("converse", effort.calls, effort.slices)
+    yield row("converse, sampled out", rounds, _floors, 1.25, "contract floors, sampled out")
+
+
+def other_services(effort: Effort) -> Iterable[Row]:
+    """The wrapper alone, around a call that returns at once, for 1 µs drowns in a real one."""
+    bench = Bench()
+    call = make_s3_client().list_buckets
+    kinds: Kinds = {
+        "bare": (lambda: exchange(None), lambda: _many(call)),
+        "ours": (lambda: exchange(bench.given), lambda: _many(call)),
+    }
+    with answered_at_once():
+        rounds = [
+            {kind: value / _MANY for kind, value in each.items()}
+            for each in _measured(kinds, max(2, effort.calls // 4), effort.slices)
+        ]
+    yield row("a call of another service", rounds, over, 1.0, "µs over bare")
+
+
+_MANY = 100
+
+
+def _many(call: Callable[[], Any]) -> None:
+    for _ in range(_MANY):
+        call()
+
+
+def allocation(effort: Effort) -> Iterable[Row]:
+    peak = Bench().peak(SCENARIOS["invoke_model, 5 MB"])
+    yield Row("allocation peak, 5 MB", peak, 128, "KiB over bare")
+
+
+def importing(effort: Effort) -> Iterable[Row]:
+    """Each time a new process, with its bytecode at hand as in any installation."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "OTEL"))}
     times = [
-        float(subprocess.check_output([sys.executable, "-c", _IMPORT], text=True)) for _ in range(7)
+        float(
+            subprocess.check_output(
+                [sys.executable, "-c", _IMPORT],
+                text=True,
+                env=environment,
+                cwd=Path(__file__).parent,
+            )
+        )
+        for _ in range(12)
     ]
-    least = statistics.median(times)
-    table.append(Row("import and instrument()", 0, least * 1000, 0, 0, least, 20, "ms"))
-    return table
+    # The first ones may compile.
+    yield Row("import and instrument()", statistics.median(times[2:]), 20, "ms")
+
+
+PARTS: Mapping[str, Callable[[Effort], Iterable[Row]]] = {
+    "calls": calls,
+    "bodies": bodies,
+    "streams": streams,
+    "no-sdk": without_sdk,
+    "sampled-out": sampled_out,
+    "other-services": other_services,
+    "allocation": allocation,
+    "import": importing,
+    "throughput": throughput,
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, default=200, help="calls in a slice (default 200)")
-    parser.add_argument("--slices", type=int, default=15, help="slices of each kind (default 15)")
+    parser.add_argument("--calls", type=int, default=Effort.calls, help="calls in a slice")
+    parser.add_argument("--slices", type=int, default=Effort.slices, help="slices of each kind")
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     arguments = parser.parse_args()
-    table = rows(arguments.calls, arguments.slices)
+    wanted = arguments.parts.split(",")
+    unknown = [part for part in wanted if part not in PARTS]
+    if unknown:
+        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    effort = Effort(arguments.calls, arguments.slices)
+    table: list[Row] = []
+    for part in wanted:
+        print(f"measuring: {part}", file=sys.stderr)
+        table.extend(PARTS[part](effort))
     if arguments.json:
-        print(json.dumps([{**vars(row), "met": row.met} for row in table]))
+        print(json.dumps([{**vars(each), "met": each.met} for each in table]))
     else:
-        print("| scenario | bare, µs | ours over bare | floor | contract floor | is | target | |")
-        print("|---|---|---|---|---|---|---|---|")
-        for row in table:
-            print(
-                f"| {row.name} | {row.bare:,.0f} | {row.ours:,.1f} | {row.floor:,.0f} |"
-                f" {row.contract:,.0f} | {row.share:.3g} {row.meaning} | {row.target:g} |"
-                f" {'' if row.met else 'MISSED'} |"
-            )
-    missed = [row.name for row in table if not row.met]
+        print("\n".join(render(table)))
+    missed = [each.name for each in table if not each.met]
     if missed:
         print(f"missed: {', '.join(missed)}", file=sys.stderr)
     return 1 if missed else 0

@@ -9,18 +9,21 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import boto3
 from botocore.awsrequest import AWSResponse
+from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from urllib3.response import HTTPResponse
 
 from otel_bedrock.testing.frames import encode_chunk, encode_event
 
-os.environ.update(AWS_ACCESS_KEY_ID="bench", AWS_SECRET_ACCESS_KEY="bench")
+for _name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+    os.environ.setdefault(_name, "bench")
 
 MODEL = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 TITAN = "amazon.titan-embed-text-v2:0"
@@ -180,8 +183,14 @@ SCENARIOS = {
     "invoke_model, embedding": Scenario(
         "invoke_model", _EMBED, _titan_body(), {**JSON, "X-Amzn-Bedrock-Input-Token-Count": "9"}
     ),
+    "converse_stream, 10 events": Scenario(
+        "converse_stream", _SMALL, _converse_events(10), EVENTS, events=14
+    ),
     "converse_stream, 1,000 events": Scenario(
         "converse_stream", _SMALL, _converse_events(1_000), EVENTS, events=1_004
+    ),
+    "invoke stream, 10 events": Scenario(
+        "invoke_model_with_response_stream", _INVOKE, _claude_events(10), EVENTS, events=13
     ),
     "invoke stream, 1,000 events": Scenario(
         "invoke_model_with_response_stream", _INVOKE, _claude_events(1_000), EVENTS, events=1_003
@@ -205,3 +214,28 @@ def make_client() -> tuple[Any, Callable[[Scenario], None]]:
         current[:] = [scenario]
 
     return client, use
+
+
+def make_http_client(url: str) -> Any:
+    """Return a client of the server at `url`, for many threads."""
+    return boto3.Session().client(
+        "bedrock-runtime",
+        region_name="us-east-1",
+        endpoint_url=url,
+        config=Config(retries={"total_max_attempts": 1}, max_pool_connections=64, proxies={}),
+    )
+
+
+def make_s3_client() -> Any:
+    return boto3.Session().client("s3", region_name="us-east-1")
+
+
+@contextmanager
+def answered_at_once() -> Iterator[None]:
+    """Make botocore's `_make_api_call` return at once: what is left is the way to it."""
+    real = BaseClient._make_api_call
+    BaseClient._make_api_call = lambda self, operation_name, api_params: {}
+    try:
+        yield
+    finally:
+        BaseClient._make_api_call = real
