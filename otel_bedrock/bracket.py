@@ -11,18 +11,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from opentelemetry.context import get_current
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
-from otel_bedrock import abandoned, answer, lookup, shield, streams, usage
+from otel_bedrock import abandoned, answer, shield, streams, usage
 from otel_bedrock.attribution import attributed
-from otel_bedrock.budget import NEVER, BudgetExceeded, Reservation
 from otel_bedrock.call import Outcome
 from otel_bedrock.errors import read_error
 from otel_bedrock.events import DIALECTS
+from otel_bedrock.model_id import ModelId
 from otel_bedrock.observers import (
     BodyObserver,
     CallObserver,
@@ -36,6 +36,10 @@ from otel_bedrock.providers import Provider
 from otel_bedrock.recorder import Recorder
 from otel_bedrock.recording import Recording
 from otel_bedrock.request import read_call
+from otel_bedrock.shield import ForTheCaller
+
+if TYPE_CHECKING:
+    from otel_bedrock.budget import Reservation
 
 Look = Callable[[], Recorder | None]
 Watch = Callable[[Any, streams.Observer], Callable[[], bool] | None]
@@ -139,7 +143,7 @@ def begin(
             region=meta.region_name,
             body_limit=current.config.body_limit,
             aliases=current.config.model_aliases,
-            look_up=partial(lookup.find, client) if current.config.resolve_models else None,
+            look_up=_look_up(client) if current.config.resolve_models else None,
             attribution=who,
         )
         if current.asks_quotas and row.spends:
@@ -159,7 +163,7 @@ def begin(
         if reservation is not None:
             recording.holds(reservation)
         recording.spends = row.spends and provider.tokens
-    except BudgetExceeded:
+    except ForTheCaller:
         raise
     except Exception as error:
         if recording is not None:
@@ -176,6 +180,12 @@ def begin(
     except Exception as error:
         shield.stop("begin.enter", error)
     return begun
+
+
+def _look_up(client: Any) -> Callable[[ModelId], ModelId]:
+    from otel_bedrock import lookup
+
+    return partial(lookup.find, client)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +213,7 @@ async def reserve_ahead(
         if row is None or not row.spends or not is_instrumentation_enabled():
             return None
         budget, config = current.budget, current.config
-        if budget is None or not (budget.store.blocks or budget.count != NEVER):
+        if budget is None or not budget.waits:
             return None
         parameters = args[1] if len(args) > 1 else kwargs.get("api_params")
         parameters = parameters if isinstance(parameters, Mapping) else {}
@@ -213,7 +223,7 @@ async def reserve_ahead(
             region=client.meta.region_name,
             body_limit=config.body_limit,
             aliases=config.model_aliases,
-            look_up=partial(lookup.find, client) if config.resolve_models else None,
+            look_up=_look_up(client) if config.resolve_models else None,
             attribution=attributed(config.attribution_baggage_keys),
         )
         if not provider.tokens:
@@ -221,7 +231,7 @@ async def reserve_ahead(
         from otel_bedrock.admission import admit_async
 
         return Ahead(await admit_async(budget, current, call, client, parameters))
-    except BudgetExceeded:
+    except ForTheCaller:
         raise
     except Exception as error:
         shield.stop("budget.ahead", error)

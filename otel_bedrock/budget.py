@@ -31,6 +31,7 @@ from otel_bedrock.budget_store import MemoryStore, Store, Taken, Window
 from otel_bedrock.call import Call, Usage
 from otel_bedrock.context_window import context_window, max_output
 from otel_bedrock.quota import burndown
+from otel_bedrock.shield import ForTheCaller
 
 log = logging.getLogger("otel_bedrock")
 
@@ -43,7 +44,7 @@ _DIMENSIONS = ("model", "tenant")
 _PERIODS = (("per_minute", "tokens a minute", 60, 1), ("per_day", "tokens a day", 86_400, 60))
 
 
-class BudgetExceeded(Exception):
+class BudgetExceeded(ForTheCaller):
     """A call that was not sent: which `limit`, of whom, how much was asked, how much is left.
 
     `limit` is its name, `scope` whose it is (`{"tenant": "acme"}`), `asked` and `left` are
@@ -257,6 +258,8 @@ class TokenBudget:
         self.count = count
         self.store = MemoryStore() if store is None else store
         self.fail_open = fail_open
+        # Whether a reservation waits for somebody: for a store elsewhere, or for a count.
+        self.waits = self.store.blocks or count != NEVER
         self._window = context_window
         self._tenant = tenant
         self._burndown = burndown

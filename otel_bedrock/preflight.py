@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
-from otel_bedrock import lookup, shield
-from otel_bedrock.countable import Memory
+from otel_bedrock import shield
 from otel_bedrock.model_id import parse
 from otel_bedrock.operations import TABLE
 
@@ -32,6 +31,8 @@ class Preflight:
     """Counts the calls that `count_before` chooses: a predicate of the request, or a share."""
 
     def __init__(self, config: Config) -> None:
+        from otel_bedrock.countable import Memory
+
         self._config = config
         self._paused = Memory(_PAUSE)
         # Not the module's own generator, whose numbers a program may have seeded.
@@ -90,6 +91,8 @@ class Preflight:
             if not isinstance(model, str) or self._paused.find(_place(client), model):
                 return None
             if self._config.resolve_models:
+                from otel_bedrock import lookup
+
                 # What is known by now; a call never waits for a look-up.
                 request["modelId"] = lookup.find(client, parse(model)).base_id or model
             return request
@@ -132,7 +135,7 @@ class Preflight:
         )
 
     def _say(self, what: str, more: str) -> None:
-        if what not in self._said and len(self._said) < Memory.MOST:
+        if what not in self._said and len(self._said) < self._paused.MOST:
             self._said.add(what)
             shield.log.info("%s: %s. This is said once.", what, more.rstrip("."))
 

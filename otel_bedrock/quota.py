@@ -93,7 +93,7 @@ def _find(model: ModelId, table: Mapping[str, Value]) -> Value | None:
     return None
 
 
-_NAME = re.compile(
+_NAME = (
     r"(?:(?P<kind>global cross-region|cross-region|on-demand) (?:model inference|invokemodel)"
     r" tokens per minute|(?P<day>model invocation max tokens per day)) for (?P<model>.+)"
 )
@@ -111,7 +111,7 @@ def quota_of(model: ModelId, period: str, quotas: Iterable[Quota]) -> int | None
     wanted = _words(model.base_id.replace(".", " ", 1))
     found = set()
     for quota in quotas:
-        parts = _NAME.fullmatch(quota.name.strip().lower())
+        parts = re.fullmatch(_NAME, quota.name.strip().lower())
         if parts is None or (MINUTE if parts["day"] is None else DAY) != period:
             continue
         if parts["kind"] not in (None, kind):

@@ -13,6 +13,11 @@ log = logging.getLogger("otel_bedrock")
 
 RAISE_VARIABLE = "OTEL_BEDROCK_RAISE_INTERNAL_ERRORS"
 
+
+class ForTheCaller(Exception):
+    """The base of exceptions that are meant for the user: no shield stops them."""
+
+
 _logged: set[str] = set()
 _listeners: list[Callable[[str], None]] = []
 

@@ -144,8 +144,8 @@ def test_no_provider_is_named_outside_the_tables():
 
 
 def test_all_is_what_init_exports():
-    public = {name for name in vars(otel_bedrock) if not name.startswith("_")}
-    modules = {name for name in public if isinstance(vars(otel_bedrock)[name], ModuleType)}
+    public = {name for name in dir(otel_bedrock) if not name.startswith("_")}
+    modules = {name for name in public if isinstance(getattr(otel_bedrock, name), ModuleType)}
     assert set(otel_bedrock.__all__) - {"__version__"} == public - modules
 
 
