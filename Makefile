@@ -61,7 +61,7 @@ $(VENV)/demo.stamp: $(VENV)/python.stamp pyproject.toml
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/demo.stamp
-	@$(BIN)/python -m pip install --quiet --group test
+	@$(BIN)/python -m pip install --quiet --group test --group schemas
 	@touch $@
 
 $(VENV)/check.stamp: $(VENV)/test.stamp

@@ -2,7 +2,7 @@
 
 Lines on standard input: `go N` makes N calls and answers `made N`; `end` flushes and answers with
 one line of JSON. Its OpenTelemetry SDK is set up as an application's would be, but for shorter
-periods.
+periods and a pause after each call; with STEADY_DEFAULTS it is as OpenTelemetry has it.
 """
 
 import json
@@ -25,6 +25,7 @@ import otel_bedrock
 
 ENDPOINT = os.environ["STEADY_ENDPOINT"]
 MODELS = ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", "us.amazon.nova-lite-v1:0")
+DEFAULTS = "STEADY_DEFAULTS" in os.environ
 acknowledged = []
 
 
@@ -32,7 +33,7 @@ class Noting(SpanExporter):
     """The exporter, and a note of what was acknowledged."""
 
     def __init__(self):
-        self.inner = OTLPSpanExporter(f"{ENDPOINT}/v1/traces", timeout=3)
+        self.inner = OTLPSpanExporter(f"{ENDPOINT}/v1/traces", timeout=10 if DEFAULTS else 3)
 
     def export(self, spans):
         result = self.inner.export(spans)
@@ -49,10 +50,12 @@ class Noting(SpanExporter):
 
 resource = Resource.create({"service.name": os.environ["STEADY_SERVICE"]})
 tracers = TracerProvider(resource=resource)
-tracers.add_span_processor(BatchSpanProcessor(Noting(), schedule_delay_millis=100))
+delay = None if DEFAULTS else 100
+tracers.add_span_processor(BatchSpanProcessor(Noting(), schedule_delay_millis=delay))
 trace.set_tracer_provider(tracers)
 reader = PeriodicExportingMetricReader(
-    OTLPMetricExporter(f"{ENDPOINT}/v1/metrics", timeout=3), export_interval_millis=500
+    OTLPMetricExporter(f"{ENDPOINT}/v1/metrics", timeout=3),
+    export_interval_millis=None if DEFAULTS else 500,
 )
 meters = MeterProvider(resource=resource, metric_readers=[reader])
 metrics.set_meter_provider(meters)
@@ -62,6 +65,8 @@ client = boto3.client(
     "bedrock-runtime",
     endpoint_url=os.environ["FAKE_BEDROCK"],
     region_name="us-east-1",
+    aws_access_key_id="fake",
+    aws_secret_access_key="fake",
     config=Config(retries={"total_max_attempts": 1}),
 )
 messages = [{"role": "user", "content": [{"text": "Hello!"}]}]
@@ -76,7 +81,8 @@ for line in sys.stdin:
         began = time.perf_counter()
         client.converse(modelId=MODELS[n % 2], messages=messages, system=system)
         slowest = max(slowest, time.perf_counter() - began)
-        time.sleep(0.005)
+        if not DEFAULTS:
+            time.sleep(0.005)
     print(f"made {count}", flush=True)
 
 tracers.shutdown()

@@ -220,23 +220,27 @@ def test_ids_never_become_series_and_totals_stay(fleet, sink, to_sink):
                 (usage, {**model, "aws.request_id": str(n), "session.id": str(n)}, 3)
                 for n in range(10_000)
             ),
-            (usage, {**model, "tenant": "a"}, 5),
-            (usage, {**model, "tenant": "b"}, 7),
+            (usage, {**model, "bedrock.attribution.tenant": "a"}, 5),
+            (usage, {**model, "bedrock.attribution.tenant": "b"}, 7),
             (usage, {"gen_ai.request.model": arn}, 11),
-            (usage, {"gen_ai.request.model": "6c1e5a80-93d5-4a2c-8e5d-0123456789ab"}, 13),
+            (usage, {"bedrock.attribution.tenant": "6c1e5a80-93d5-4a2c-8e5d-0123456789ab"}, 13),
             (usage, {"gen_ai.request.model": "application-inference-profile/abc"}, 17),
         ],
     )
     eventually(lambda: sink.points)
     found = {
-        (point["at"].get("gen_ai.request.model"), point["at"].get("tenant")): int(point["asInt"])
+        (
+            point["at"].get("gen_ai.request.model"),
+            point["at"].get("bedrock.attribution.tenant"),
+        ): int(point["asInt"])
         for point in sink.points
     }
     assert found == {
         (model["gen_ai.request.model"], None): 30_000,
         (model["gen_ai.request.model"], "a"): 5,
         (model["gen_ai.request.model"], "b"): 7,
-        ("other", None): 24,
+        ("other", None): 11,
+        (None, "6c1e5a80-93d5-4a2c-8e5d-0123456789ab"): 13,
         ("application-inference-profile/abc", None): 17,
     }
     assert len(sink.points) == len(found)
