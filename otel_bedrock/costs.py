@@ -24,7 +24,7 @@ class Costs:
         """Tell the cost of a call that ended `at` nanoseconds since the epoch."""
         call, recorder = recording.call, recording.recorder
         when = datetime.fromtimestamp(at / 1e9, timezone.utc)
-        cost = price_call(call, outcome, self._prices, when)
+        cost = price_call(call, outcome, self._prices, when, batch=recording.batch)
         if cost is None:
             return
         base, _ = recorder.bases(call, outcome.service_tier, outcome.error_type)

@@ -145,7 +145,9 @@ def price(
     return Cost(total, parts, opened.source, opened.date)
 
 
-def price_call(call: Call, outcome: Outcome, prices: Prices, at: datetime) -> Cost | None:
+def price_call(
+    call: Call, outcome: Outcome, prices: Prices, at: datetime, *, batch: bool = False
+) -> Cost | None:
     """Return the cost of a call that has ended, None where it is not known.
 
     A tier or a latency that was asked for and that the answer does not name is not known.
@@ -165,6 +167,7 @@ def price_call(call: Call, outcome: Outcome, prices: Prices, at: datetime) -> Co
         prices,
         tier=outcome.service_tier,
         latency=outcome.latency_mode,
+        batch=batch,
         region=call.region,
         at=at,
     )

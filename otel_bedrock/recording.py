@@ -38,6 +38,9 @@ _counts = attrgetter("input_tokens", "output_tokens", "cache_read_tokens", "reas
 class Recording:
     """One call being recorded. Each number is recorded once, whoever tells it and how often."""
 
+    # Whether a batch job made the call; live calls are never of one.
+    batch: bool = False
+
     __slots__ = (
         "_context",
         "_counted",

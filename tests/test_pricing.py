@@ -12,6 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_bedrock.call import Call, Outcome, Usage
+from otel_bedrock.config import read_config
+from otel_bedrock.invocation_logs.record import BATCH, MARK, Record
+from otel_bedrock.invocation_logs.telling import Teller
+from otel_bedrock.invocation_logs.totals import Totals
 from otel_bedrock.model_id import parse
 from otel_bedrock.pricing import open_prices, price, price_call
 from otel_bedrock.testing import FakeBedrock, capture
@@ -388,3 +392,27 @@ def test_wrong_prices_raise_from_instrument_and_only_warn_from_the_environment(m
         assert captured.total("bedrock.client.cost") is None
     assert "'nowhere.json' cannot be read" in caplog.text
     assert "no costs are reported" in caplog.text
+
+
+@pytest.mark.parametrize(("origin", "cost"), [({}, 0.00495), ({MARK: BATCH}, 0.0012)])
+def test_a_logged_call_has_its_price_and_a_batch_its_own(origin, cost):
+    record = Record(
+        {
+            "timestamp": "2026-11-20T10:00:00Z",
+            "operation": "InvokeModel",
+            "modelId": SONNET,
+            "input": {"inputTokenCount": 1000},
+            "output": {"outputTokenCount": 100},
+            **origin,
+        }
+    )
+    totals = Totals({})
+    teller = Teller(read_config({"prices": TABLE}), totals, None, spans=False)
+    teller.tell(record, b"1")
+    teller.close()
+    (told,) = [
+        series.value
+        for (name, _), series in totals.changed.items()
+        if name == "bedrock.client.cost"
+    ]
+    assert told == pytest.approx(cost)

@@ -21,7 +21,7 @@ from otel_bedrock import signals
 from otel_bedrock.call import Call, Outcome
 from otel_bedrock.config import Config
 from otel_bedrock.correlation import read_origin
-from otel_bedrock.invocation_logs.record import Record
+from otel_bedrock.invocation_logs.record import BATCH, Record
 from otel_bedrock.invocation_logs.totals import Totals, origin_marks
 from otel_bedrock.recorder import Recorder
 from otel_bedrock.recording import Recording
@@ -71,7 +71,7 @@ class _Kept(SpanProcessor):
 class _LoggedCall(Recording):
     """A Recording whose call is over: its duration is known from the record, or is not."""
 
-    __slots__ = ("_seconds",)
+    __slots__ = ("_seconds", "batch")
 
     def __init__(self, recorder: Recorder, call: Call, span: Span, seconds: float | None) -> None:
         super().__init__(recorder, call, span)
@@ -128,6 +128,7 @@ class Teller:
         seconds = None if latency is None else latency / 1000
         recording = _LoggedCall(recorder, call, span, seconds)
         recording.spends = record.spends
+        recording.batch = record.origin == BATCH
         if span.is_recording():
             for field, name in _LOG_ATTRIBUTES:
                 value = getattr(record, field)
