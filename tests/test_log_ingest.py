@@ -8,18 +8,23 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from datetime import datetime, timedelta, timezone
 
 import pytest
 from account_month import write_month
+from opentelemetry.sdk.trace import TracerProvider
 
+import otel_bedrock
 from otel_bedrock.cli.main import main
 from otel_bedrock.config import Config
 from otel_bedrock.invocation_logs import Record, open_source
 from otel_bedrock.invocation_logs.checkpoint import CheckpointError, SQLiteCheckpoint
 from otel_bedrock.invocation_logs.ingest import Ingest, Plan, Watcher, read_request_ids
+from otel_bedrock.invocation_logs.live_requests import LiveRequests
 from otel_bedrock.invocation_logs.outlet import ExportError, OtlpOutlet
 from otel_bedrock.invocation_logs.telling import Teller
 from otel_bedrock.invocation_logs.totals import Totals
@@ -608,3 +613,50 @@ def test_the_same_calls_live_and_by_log_are_the_same_spans_and_the_same_tokens(t
 def _series(metric, attributes):
     names = ("gen_ai.request.model", "gen_ai.operation.name", "bedrock.cache.ttl", "cloud.region")
     return (metric, *(attributes.get(name) for name in names))
+
+
+def test_a_program_remembers_the_ids_of_its_calls_for_an_ingest(tmp_path, receiver):
+    live = LiveRequests(tmp_path / "seen.txt", limit=2)
+    provider = TracerProvider()
+    provider.add_span_processor(live)
+    hello = [{"role": "user", "content": [{"text": "Hello!"}]}]
+    with FakeBedrock() as bedrock:
+        bedrock.log_to(tmp_path / "logs")
+        otel_bedrock.instrument(tracer_provider=provider)
+        try:
+            ids = [
+                bedrock.client().converse(modelId=MODELS[0], messages=hello)["ResponseMetadata"][
+                    "RequestId"
+                ]
+                for _ in range(3)
+            ]
+        finally:
+            otel_bedrock.uninstrument()
+        bedrock.playground(MODELS[0], "Good morning.")
+        bedrock.flush_log()
+    provider.shutdown()
+    assert [live(each) for each in ids] == [False, True, True]
+    command = ["logs", "ingest", str(tmp_path / "logs"), "--checkpoint", str(tmp_path / "c")]
+    command += ["--otlp-endpoint", receiver.url, "--quiet"]
+    assert main([*command, "--only-unseen", "--seen", str(tmp_path / "seen.txt")]) == 0
+    (span,) = receiver.spans
+    assert span.attributes["aws.request_id"] not in ids
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_command_where_nothing_is_lost(number, tmp_path, receiver):
+    records = [make(each) for each in range(300)]
+    write(tmp_path / "logs/a.jsonl", records[:200])
+    command = [sys.executable, "-m", "otel_bedrock", "logs", "ingest", str(tmp_path / "logs")]
+    command += ["--checkpoint", str(tmp_path / "c"), "--otlp-endpoint", receiver.url]
+    process = subprocess.Popen(
+        [*command, "--follow", "--poll", "1s"], stderr=subprocess.PIPE, text=True
+    )
+    assert receiver.wait_for(lambda r: len(r.spans) >= 200, 60)
+    write(tmp_path / "logs/b.jsonl", records[200:])
+    assert receiver.wait_for(lambda r: len(r.spans) >= 300, 60)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "300 records of 2 objects" in err
+    assert tokens(receiver) == expected(records)
