@@ -34,6 +34,14 @@ UNITS = {"short", "none", "s", "percentunit", "currencyUSD"}
 METRIC = re.compile(r"\b((?:gen_ai|bedrock)_[a-z0-9_]+)\{")
 
 
+RECORD = re.compile(r"\b(bedrock_\w*:[\w:]+)")
+
+
+def _records():
+    rules = yaml.safe_load((GRAFANA.parent / "rules/recording.yaml").read_text())
+    return {rule["record"] for group in rules["groups"] for rule in group["rules"]}
+
+
 def test_the_files_are_what_the_table_says():
     assert sorted(DASHBOARDS) == sorted(page.name for page in PAGES)
     for page in PAGES:
@@ -173,6 +181,10 @@ def test_a_query_sees_first_values_and_never_adds_logs_to_live_calls(name, panel
             rf"\(\(last_over_time\({series}{window}\) unless last_over_time\(\1\[1h\] offset \2\)\)"
             rf" or increase\(\1\[\2\]\)\)"
         )
+        if RECORD.search(expr):
+            assert set(RECORD.findall(expr)) <= _records()
+            assert not re.search(r"\[|gen_ai_client", expr)
+            continue
         found = safe.findall(expr)
         assert found
         rest = safe.sub("", expr)

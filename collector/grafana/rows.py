@@ -190,6 +190,14 @@ QUOTAS = (
           "Quota tokens over the limit; near 100 % Bedrock throttles. No data unless the setting"
           " `quota_limits` tells the limit.", "timeseries",
           _lines(MODEL, f"({_QUOTA}) {PER_MINUTE} / on ({MODEL}) {_LIMIT}"), "percentunit"),
+    Panel("Quota tokens a minute by model: steady and peak",
+          "The mean and the peak of the hour before, of all services, as AWS asks for it when more"
+          " quota is wanted. No data unless the recording rules are loaded.", "timeseries",
+          tuple(
+              Query(f'max by ({MODEL}) (bedrock_quota:tokens:per_minute_{record}'
+                    f'{{{MODEL}=~"$model"}})', f"{word}, {{{{{MODEL}}}}}")
+              for word, record in (("steady", "mean1h"), ("peak", "max1h"))
+          )),
 )
 
 TOLD_BY_LOGS = Panel(

@@ -16,6 +16,9 @@ from stack import COLLECTOR, direct, eventually
 
 from otel_bedrock.testing import FakeBedrock
 
+# The first one waits for traffic, its ingest, and a rule.
+pytestmark = pytest.mark.timeout(400)
+
 TRAFFIC = Path(__file__).parent / "tenants.py"
 SERVICE = "tenants"
 CLAUDE = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
@@ -57,6 +60,9 @@ def bill(stack, tmp_path_factory):
     metric = "gen_ai_client_inference_usage_input_tokens_total"
     promql = f'sum({metric}{{service_name="{SERVICE}"}}) == {whole}'
     eventually(lambda: stack.query(promql))
+    # The rules are evaluated once a minute.
+    rule = f'bedrock_quota:tokens:per_minute_max1h{{gen_ai_request_model="{NOVA}"}} > 0'
+    eventually(lambda: stack.query(rule), timeout=150)
     # More than that, for the logs also tell what a broken stream had cost.
     eventually(lambda: stack.query(f'sum({metric}{{bedrock_usage_origin!=""}}) >= {whole}'))
     eventually(lambda: stack.traces(SERVICE))
