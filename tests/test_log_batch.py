@@ -11,6 +11,7 @@ import warnings
 from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import boto3
 import pytest
@@ -271,6 +272,8 @@ def moto(monkeypatch):
         running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         running.start()
     host, port = running.get_host_and_port()
+    # What it holds is the process's, and outlives the server.
+    urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     yield
