@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from otel_bedrock.attribution import attributed
 from otel_bedrock.call import Outcome
 from otel_bedrock.errors import read_error
 from otel_bedrock.events import DIALECTS
+from otel_bedrock.frozen import dataclass
 from otel_bedrock.model_id import ModelId
 from otel_bedrock.observers import (
     BodyObserver,

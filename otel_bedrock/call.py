@@ -6,9 +6,10 @@ Unknown is None; zero is 0. Durations are seconds, counts are tokens unless name
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from otel_bedrock.frozen import dataclass
 from otel_bedrock.model_id import ModelId
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, TypedDict
 from urllib.parse import urlsplit
+
+from otel_bedrock.frozen import dataclass
 
 log = logging.getLogger("otel_bedrock")
 

@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry import metrics, trace
@@ -17,6 +16,7 @@ from typing_extensions import Unpack
 
 from otel_bedrock import abandoned, patch, preflight, sdk, shield
 from otel_bedrock.config import Config, Settings, read_config
+from otel_bedrock.frozen import dataclass
 from otel_bedrock.nesting import CONFLICTS
 from otel_bedrock.recorder import Recorder
 

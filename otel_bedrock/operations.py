@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import MappingProxyType
+
+from otel_bedrock.frozen import dataclass
 
 CHAT = "chat"
 TEXT_COMPLETION = "text_completion"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 from typing import Any, cast
@@ -20,6 +19,7 @@ import wrapt
 
 from otel_bedrock import abandoned, aio_streams, preflight, shield, streams
 from otel_bedrock.bracket import Look, Watches, begin, reserve_ahead
+from otel_bedrock.frozen import dataclass
 from otel_bedrock.operations import SERVICES
 
 Call = tuple[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]]

@@ -8,9 +8,10 @@ are read by `GENERIC`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 
+from otel_bedrock.frozen import dataclass
 from otel_bedrock.model_id import ModelId
 from otel_bedrock.operations import CHAT, EMBEDDINGS, GENERATE_CONTENT, TEXT_COMPLETION
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
+from otel_bedrock.frozen import dataclass
 from otel_bedrock.model_id import ModelId, is_on_demand
 
 SOURCE = "Amazon Bedrock user guide, quotas-token-burndown, October 2026"

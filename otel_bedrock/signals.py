@@ -6,9 +6,8 @@ has no `gen_ai.*` newer than v1.41, and pinning it has broken others' installati
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from otel_bedrock.config import SEMCONV_141, SEMCONV_2026_10
+from otel_bedrock.frozen import dataclass
 
 NEW = frozenset((SEMCONV_2026_10,))
 OLD = frozenset((SEMCONV_141,))

@@ -20,11 +20,12 @@ A `Report` is what one place (usage member, headers, body, invocation metrics) s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any
 
 from otel_bedrock.call import Usage
+from otel_bedrock.frozen import dataclass
 from otel_bedrock.paths import dig, first
 
 USAGE = "usage"
