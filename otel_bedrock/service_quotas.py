@@ -71,7 +71,7 @@ class Asker:
         pause = FAILED_FOR
         try:
             with suppress_instrumentation():
-                self._quotas.learn(region, list(_list(client)))
+                self._quotas.learn(region, list(list_quotas(client)))
             return
         except NotYet:
             pause = _SOON
@@ -96,7 +96,12 @@ class Asker:
         )
 
 
-def _list(client: Any) -> Iterator[Quota]:
+def list_quotas(client: Any) -> Iterator[Quota]:
+    """List the Bedrock quotas of the account and Region of `client`, as Service Quotas tells them.
+
+    Raises:
+        BotoCoreError, ClientError: it does not; `servicequotas:ListServiceQuotas` allows it.
+    """
     asking = make_client(make_session(), client, service="service-quotas")
     try:
         for page in asking.get_paginator("list_service_quotas").paginate(ServiceCode=SERVICE):

@@ -13,13 +13,15 @@ from decimal import Decimal
 import boto3
 import pytest
 
-from otel_bedrock import asking
+from otel_bedrock import asking, service_quotas
+from otel_bedrock.cli import count as command
 from otel_bedrock.cli.commands import CommandError
 from otel_bedrock.cli.estimate import money, share, tokens
 from otel_bedrock.cli.main import main
 from otel_bedrock.cli.prompt import read_prompt
 from otel_bedrock.countable import TABLE, Memory
 from otel_bedrock.pricing import Cost
+from otel_bedrock.quota import Quota
 from otel_bedrock.testing import FakeBedrock
 from otel_bedrock.trimming import trim
 
@@ -46,7 +48,8 @@ def _fresh(monkeypatch):
 
 
 @pytest.fixture
-def bedrock(monkeypatch):
+def aws(monkeypatch):
+    """A fake Bedrock in place of AWS, found by the environment as AWS is."""
     with FakeBedrock() as running:
         if not hasattr(running.client(), "count_tokens"):
             pytest.skip("the installed botocore has no CountTokens")
@@ -54,6 +57,13 @@ def bedrock(monkeypatch):
         monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK_MANTLE", running.url)
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
         yield running
+
+
+@pytest.fixture
+def bedrock(aws, monkeypatch):
+    """The same, with a client that is made in no time."""
+    monkeypatch.setattr(command, "_make_client", lambda options: aws.client())
+    return aws
 
 
 @pytest.fixture
@@ -100,11 +110,11 @@ def billed(bedrock, **request):
 
 
 @pytest.mark.parametrize("piped", [False, True])
-def test_a_text_is_counted(bedrock, prices, count, piped):
+def test_a_text_is_counted(aws, prices, count, piped):
     text = "What is the capital of France?"
     code, out, err = count("--model", SONNET, given=text, piped=piped)
     assert (code, err) == (0, "")
-    expected = billed(bedrock, modelId=SONNET, messages=HELLO)
+    expected = billed(aws, modelId=SONNET, messages=HELLO)
     lines = {line.split("  ")[0].strip(): line for line in out.splitlines()}
     assert f"{expected} tokens" in lines["input"]
     assert f"as {SONNET[3:]}, by bedrock-runtime" in lines["counted"]
@@ -210,6 +220,38 @@ def test_the_quota_of_the_environment_is_used(bedrock, count, monkeypatch):
     assert "of 200,000 tokens a minute" in out
 
 
+def test_service_quotas_are_asked_for_a_quota(bedrock, count, monkeypatch):
+    asked = []
+
+    def listed(client):
+        asked.append(client.meta.region_name)
+        name = "Cross-region model inference tokens per minute for Anthropic Claude {}"
+        yield Quota(name.format("Sonnet 4.5 V1"), 200_000)
+        yield Quota(name.format("Haiku 4.5"), 400_000)
+
+    monkeypatch.setattr(service_quotas, "list_quotas", listed)
+    arguments = ["--model", SONNET, "--compare", HAIKU, "--compare", OPUS, "--json"]
+    _, out, err = count(*arguments, "--quota", "service-quotas", given="Hello")
+    told = json.loads(out)
+    rows = [told, *told["compared"]]
+    limits = [row["quota"] and row["quota"]["tokens_per_minute"] for row in rows]
+    assert (limits, err) == ([200_000, 400_000, None], "")
+    assert asked == ["us-east-1"]
+
+
+def test_a_quota_that_nobody_tells_does_not_hide_the_count(bedrock, count, monkeypatch):
+    def denied(client):
+        bedrock.fail("AccessDeniedException")
+        client.converse(modelId=SONNET, messages=HELLO)
+        yield
+
+    monkeypatch.setattr(service_quotas, "list_quotas", denied)
+    code, out, err = count("--model", SONNET, "--quota", "service-quotas", given="Hello")
+    assert code == 0
+    assert "tokens" in out
+    assert "servicequotas:ListServiceQuotas" in err
+
+
 def test_models_are_compared_in_a_table(bedrock, prices, count):
     code, out, _ = count(
         "--model", SONNET, "--compare", HAIKU, "--compare", NOVA, "--compare", HAIKU, given="Hello"
@@ -297,7 +339,7 @@ def _tokens(messages):
 def test_trim_finds_what_trying_them_all_would(tools):
     rng = random.Random(7)
     most = 0
-    for _ in range(300):
+    for _ in range(80):
         talk = _talk(rng, tools)
         base = rng.choice([0, 50, 5000])
         limit = rng.randint(0, base + _tokens(talk))
@@ -369,8 +411,8 @@ def test_access_denied_names_the_actions_and_the_resource(bedrock, count, model,
     assert resource in err
 
 
-def test_other_errors_are_as_the_aws_cli_says_them(bedrock, count, monkeypatch):
-    bedrock.throttle()
+def test_other_errors_are_as_the_aws_cli_says_them(aws, count, monkeypatch):
+    aws.throttle()
     code, _, err = count("--model", SONNET, given="Hello")
     assert code == 1
     assert "An error occurred (ThrottlingException) when calling the CountTokens operation" in err
@@ -389,12 +431,12 @@ def test_other_errors_are_as_the_aws_cli_says_them(bedrock, count, monkeypatch):
     assert (code, "You must specify a region" in err) == (1, True)
 
 
-def test_the_region_of_the_aws_cli_is_used(bedrock, count, monkeypatch):
+def test_the_region_of_the_aws_cli_is_used(aws, count, monkeypatch):
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     assert count("--model", OPUS, given="Hello")[0] == 0
-    assert "/eu-west-1/bedrock-mantle/" in bedrock.requests[-1].headers["authorization"]
+    assert "/eu-west-1/bedrock-mantle/" in aws.requests[-1].headers["authorization"]
     assert count("--model", OPUS, "--region", "eu-west-2", given="Hello")[0] == 0
-    assert "/eu-west-2/bedrock-mantle/" in bedrock.requests[-1].headers["authorization"]
+    assert "/eu-west-2/bedrock-mantle/" in aws.requests[-1].headers["authorization"]
 
 
 def test_a_model_that_is_not_counted_is_exit_code_3(bedrock, count):

@@ -13,10 +13,11 @@ from otel_bedrock.cli import prompt as prompts
 from otel_bedrock.cli.commands import CommandError
 from otel_bedrock.cli.estimate import Estimate, estimate
 from otel_bedrock.cli.prompt import Prompt, read_prompt
-from otel_bedrock.config import Config, Invalid, read_config
+from otel_bedrock.config import SERVICE_QUOTAS, Config, Invalid, read_config
 from otel_bedrock.counting import TokenCountUnsupported, count_tokens
 from otel_bedrock.model_id import ModelId, parse, resolve
 from otel_bedrock.pricing import GENAI_PRICES, Prices, open_prices
+from otel_bedrock.quota import MINUTE, Quota, limit_of, quota_of
 from otel_bedrock.trimming import Trimmed, trim
 
 OK, FAILED, MISUSED, UNSUPPORTED, TOO_LONG = 0, 1, 2, 3, 4
@@ -125,6 +126,7 @@ class _Counter:
         except Invalid as error:
             raise CommandError(str(error)) from None
         self.options = options
+        self._known: Sequence[Quota] | None = None
         self.prices = _open(options.prices, self.config)
         self.client = _answered(lambda: _make_client(options), None)
 
@@ -134,19 +136,44 @@ class _Counter:
             count = self._count(model_id, prompt)
         except TokenCountUnsupported as error:
             return Estimate(model_id, None, str(error))
-        options, config = self.options, self.config
-        limits: Any = config.quota_limits
-        if options.quota is not None:
-            limits = {model_id: {"minute": options.quota}}
+        options, model = self.options, self._model(model_id)
         return estimate(
             model_id,
-            self._model(model_id),
+            model,
             count,
             max_tokens=prompt.max_tokens if options.max_tokens is None else options.max_tokens,
             prices=self.prices,
             region=self.client.meta.region_name,
-            limits=limits if isinstance(limits, Mapping) else None,
+            limit=self._limit(model_id, model),
         )
+
+    def _limit(self, model_id: str, model: ModelId) -> int | None:
+        """Return the model's quota in tokens a minute, where somebody says it."""
+        given = self.config.quota_limits if self.options.quota is None else self.options.quota
+        if given == SERVICE_QUOTAS:
+            return quota_of(model, MINUTE, self._quotas())
+        if isinstance(given, int):
+            return given
+        found = limit_of(model, given) if isinstance(given, Mapping) else None
+        return None if found is None else found.get(MINUTE)
+
+    def _quotas(self) -> Sequence[Quota]:
+        """Ask Service Quotas, once. A count is worth having without it."""
+        if self._known is None:
+            from botocore.exceptions import BotoCoreError, ClientError
+
+            from otel_bedrock.service_quotas import list_quotas
+
+            try:
+                self._known = tuple(list_quotas(self.client))
+            except (BotoCoreError, ClientError) as error:
+                self._known = ()
+                print(
+                    f"otel-bedrock count: the quota stays unknown: {error}\n"
+                    "It needs the IAM action servicequotas:ListServiceQuotas.",
+                    file=sys.stderr,
+                )
+        return self._known
 
     def trim(self, model_id: str, prompt: Prompt, limit: int, whole: int) -> Trimmed:
         """Find which messages have to go."""
@@ -253,6 +280,10 @@ def _whole(text: str) -> int:
     return int(number)
 
 
+def _quota(text: str) -> int | str:
+    return text if text == SERVICE_QUOTAS else _whole(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="otel-bedrock count",
@@ -284,7 +315,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SOURCE",
         help="genai-prices (the default; extra `cost`), or the path of your own table",
     )
-    add("--quota", type=_whole, metavar="N", help="your quota of this model, in tokens a minute")
+    add(
+        "--quota",
+        type=_quota,
+        metavar="N",
+        help="your quota of a model, in tokens a minute, or service-quotas to ask for it",
+    )
     add("--json", action="store_true", help="print JSON, for scripts")
     add("--supported", action="store_true", help="print the models and Regions that AWS documents")
     add("--region", help="AWS Region")

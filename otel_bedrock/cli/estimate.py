@@ -5,7 +5,6 @@ What nobody knows is None, is printed as `unknown`, and is never 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -15,7 +14,6 @@ from otel_bedrock.context_window import context_window, max_output
 from otel_bedrock.counting import TokenCount
 from otel_bedrock.model_id import ModelId
 from otel_bedrock.pricing import Cost, Prices, price
-from otel_bedrock.quota import MINUTE, limit_of
 
 UNKNOWN = "unknown"
 
@@ -87,7 +85,7 @@ def estimate(
     max_tokens: int | None,
     prices: Prices | None,
     region: str | None,
-    limits: Mapping[str, Mapping[str, int]] | None,
+    limit: int | None,
 ) -> Estimate:
     """Put together what is known of a request whose tokens were counted.
 
@@ -95,7 +93,6 @@ def estimate(
     the model generates at most, which is what Bedrock reserves then.
     """
     output = max_output(model) if max_tokens is None else max_tokens
-    limit = None if not limits else limit_of(model, limits)
 
     def costs(generated: int | None) -> Cost | None:
         if prices is None or generated is None:
@@ -110,7 +107,7 @@ def estimate(
         output=output,
         cost=costs(0),
         most=costs(output),
-        limit=None if limit is None else limit.get(MINUTE),
+        limit=limit,
     )
 
 
