@@ -230,11 +230,16 @@ def send_spans(endpoint: str, spans: Iterable[Mapping[str, Any]], timeout: float
 
 
 def send_sums(
-    endpoint: str, sums: Iterable[tuple[str, Mapping[str, Any], int]], timeout: float = 10
+    endpoint: str,
+    sums: Iterable[tuple[str, Mapping[str, Any], int]],
+    *,
+    resource: Mapping[str, Any] | None = None,
 ) -> None:
     """Send one export of cumulative sums: name, attributes, value of each point."""
     request = ExportMetricsServiceRequest()
-    scope = request.resource_metrics.add().scope_metrics.add()
+    group = request.resource_metrics.add()
+    group.resource.attributes.extend(pairs(resource or {}))
+    scope = group.scope_metrics.add()
     now = time.time_ns()
     metrics: dict[str, Any] = {}
     for name, attributes, total in sums:
@@ -249,7 +254,7 @@ def send_sums(
             time_unix_nano=now,
         )
     with grpc.insecure_channel(endpoint) as channel:
-        metrics_grpc.MetricsServiceStub(channel).Export(request, timeout=timeout)
+        metrics_grpc.MetricsServiceStub(channel).Export(request, timeout=10)
 
 
 def send_log(endpoint: str, body: str, attributes: Mapping[str, Any] | None = None) -> None:

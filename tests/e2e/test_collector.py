@@ -12,10 +12,11 @@ from collections import Counter
 import pytest
 from fleet import Fleet, Sink, send_log, send_spans, send_sums
 from kafka import WithKafka, fetch
-from stack import COLLECTOR, ToolsMissing, eventually
+from stack import COLLECTOR, ToolsMissing, eventually, free_ports
 
 from otel_bedrock import signals
 
+REMOTE_WRITE = "overlays/remote-write.yaml"
 AGENT, GATEWAY, LOGS = "agent.yaml", "gateway.yaml", "logs.yaml"
 SETS = {
     "otelcol": ["otelcol.yaml"],
@@ -27,7 +28,7 @@ SETS = {
     "agent-kafka": [AGENT, "overlays/kafka-agent.yaml"],
     "gateway-kafka": [GATEWAY, "overlays/kafka-gateway.yaml"],
     "gateway-keep-all": [GATEWAY, "overlays/keep-all-traces.yaml"],
-    "gateway-remote-write": [GATEWAY, "overlays/remote-write.yaml"],
+    "gateway-remote-write": [GATEWAY, REMOTE_WRITE],
     "jaeger": ["jaeger.yaml"],
     "jaeger-on-disk": ["jaeger.yaml", "overlays/jaeger-on-disk.yaml"],
 }
@@ -244,6 +245,48 @@ def test_ids_never_become_series_and_totals_stay(fleet, sink, to_sink):
         ("application-inference-profile/abc", None): 17,
     }
     assert len(sink.points) == len(found)
+
+
+def test_remote_write_gives_the_same_series_as_otlp(fleet):
+    """What rules and dashboards ask for is there, whichever way it came."""
+    prometheus = f"127.0.0.1:{free_ports(1)[0]}"
+    fleet.prometheus = f"http://{prometheus}"
+    fleet.run(
+        "prometheus",
+        [
+            f"--config.file={COLLECTOR / 'prometheus.yaml'}",
+            f"--storage.tsdb.path={fleet.folder / 'prometheus'}",
+            f"--web.listen-address={prometheus}",
+            "--web.enable-otlp-receiver",
+            "--web.enable-remote-write-receiver",
+        ],
+        {},
+    )
+    fleet.await_health("prometheus", f"{fleet.prometheus}/-/ready")
+    usage = "gen_ai.client.inference.usage.input_tokens"
+    for files, model in (([GATEWAY], "by-otlp"), ([GATEWAY, REMOTE_WRITE], "by-remote-write")):
+        gateway = fleet.collector(
+            model,
+            files,
+            {
+                "PROMETHEUS_URL": fleet.prometheus,
+                "PROMETHEUS_REMOTE_WRITE_URL": f"{fleet.prometheus}/api/v1/write",
+            },
+        )
+        resource = {"service.name": "s", "service.instance.id": "i"}
+        send_sums(gateway.grpc, [(usage, {"gen_ai.request.model": model}, 56)], resource=resource)
+
+    def series(model):
+        found = fleet.query(
+            f'gen_ai_client_inference_usage_input_tokens_total{{gen_ai_request_model="{model}"}}'
+        )
+        assert [value for _, value in found] == [56]
+        return {key: value for key, value in found[0][0].items() if key != "gen_ai_request_model"}
+
+    by_otlp = eventually(lambda: series("by-otlp"))
+    by_remote_write = eventually(lambda: series("by-remote-write"))
+    assert by_otlp["service_name"] == "s"
+    assert by_otlp.items() <= by_remote_write.items()
 
 
 def test_all_spans_of_a_trace_meet_in_one_gateway_and_wait_for_it(fleet, tmp_path):
