@@ -147,21 +147,31 @@ def begin(
             attribution=who,
         )
         if current.asks_quotas and row.spends:
-            from otel_bedrock import service_quotas
+            try:
+                from otel_bedrock import service_quotas
 
-            service_quotas.see(current.quotas, client)
-        if current.budget is not None and row.spends and provider.tokens:
-            from otel_bedrock.admission import admit
+                service_quotas.see(current.quotas, client)
+            except Exception as error:
+                shield.stop("begin.quotas", error)
+        if ahead is not None:
+            reservation = ahead.reservation
+        elif current.budget is not None and row.spends and provider.tokens:
+            try:
+                from otel_bedrock.admission import admit
 
-            if ahead is None:
                 sent = parameters if isinstance(parameters, Mapping) else {}
                 reservation = admit(current.budget, current, call, client, sent)
-            else:
-                reservation = ahead.reservation
+            except ForTheCaller:
+                raise
+            except Exception as error:
+                shield.stop("begin.budget", error)
         recording = current.start(call)
         begun = Begun(watches, row, provider, recording)
         if reservation is not None:
-            recording.holds(reservation)
+            try:
+                recording.holds(reservation)
+            except Exception as error:
+                shield.stop("begin.holds", error)
         recording.spends = row.spends and provider.tokens
     except ForTheCaller:
         raise

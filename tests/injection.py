@@ -28,22 +28,13 @@ _FOLDER = otel_bedrock.__path__[0]
 # Stands for a piece of somebody's prompt.
 SECRET = "a word that was said to the model"
 
-# Side doors, which no call goes through, and what only an asynchronous client reaches.
+# Side doors, which no call goes through, what has tests of its own faults, and what only an
+# asynchronous client reaches.
 _ELSEWHERE = (
-    "__main__",
-    "aio_streams",
-    "aws_lambda",
-    "cli",
-    "config",
-    "control_plane",
-    "instrumentor",
-    "lookup",
-    "otlp",
-    "otlp_server",
-    "received",
-    "receiver",
-    "sdk",
-    "testing",
+    *("__main__", "aio_streams", "asking", "aws_lambda", "budget_redis", "cli", "config"),
+    *("control_plane", "count_input", "countable", "counting", "instrumentor", "invocation_logs"),
+    *("lookup", "mantle", "messages_api", "otlp", "otlp_server", "price_library", "received"),
+    *("receiver", "sdk", "service_quotas", "testing", "trimming"),
 )
 # The shields themselves: what they shield is injected one by one.
 _RIM = (

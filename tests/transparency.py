@@ -24,6 +24,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from otel_bedrock.budget import Limit, TokenBudget
 from otel_bedrock.streams import SEAMS
 from otel_bedrock.testing import FakeBedrock, server
 from otel_bedrock.testing.capture import Captured, capture
@@ -38,6 +39,12 @@ ALL_ON: dict[str, Any] = {
     "metrics": "all",
     "semconv": "both",
     "time_per_output_chunk": True,
+    "prices": {
+        "models": {CLAUDE: {"input": "3", "output": "15", "cache_read": 1, "cache_write": 4}}
+    },
+    "budget": TokenBudget(Limit(per_minute=10**12, per_day=10**15, by=("model", "tenant"))),
+    "quota_limits": {CLAUDE: {"minute": 400_000, "day": 10**9}},
+    "burndown": {"amazon.nova-lite-v1:0": 1},
 }
 
 
