@@ -65,7 +65,8 @@ def broken(name: str) -> Iterator[tuple[str, dict[str, str]]]:
     rule = rule_of(name)
     expr = rule["expr"]
     for threshold in sorted(set(re.findall(r"bedrock:threshold:\w+", expr))):
-        for factor in ("* 3 + 0.01", "/ 3 - 0.01"):
+        zero = re.search(rf"record: {threshold}\n\s+expr: bedrock:\w+ \+ 0\n", thresholds)
+        for factor in ("+ 1", "- 1") if zero else ("* 3", "/ 3"):
             other = re.sub(
                 rf"(record: {threshold}\n\s+expr: )(bedrock:\w+) \+ (\S+)",
                 rf"\1\2 + (\3 {factor})",
@@ -85,11 +86,10 @@ def broken(name: str) -> Iterator[tuple[str, dict[str, str]]]:
         if field in rule:
             yield f"without {field}", changed(alerts, name, **{field: "0s"})
             yield f"{field} of an hour", changed(alerts, name, **{field: "7h"})
-    labels = {**rule["labels"], "severity": "wrong"}
-    yield "another severity", changed(alerts, name, labels=labels)
-    for field, text in rule["annotations"].items():
-        other = {**rule["annotations"], field: f"{text}."}
-        yield f"another {field}", changed(alerts, name, annotations=other)
+    for field in ("labels", "annotations"):
+        for key, text in rule[field].items():
+            other = {**rule[field], key: f"{text}."}
+            yield f"another {key}", changed(alerts, name, **{field: other})
 
 
 def parts_of(expr: str) -> list[str]:
