@@ -163,6 +163,7 @@ def _ask_mantle(ask: _Ask) -> Generator[Step, Any, TokenCount | None]:
         return None
     if ask.remembers(url, MANTLE):
         return None
+    _validate(ask)
     exact = True
     try:
         if "converse" in ask.input:
@@ -182,6 +183,16 @@ def _ask_mantle(ask: _Ask) -> Generator[Step, Any, TokenCount | None]:
         ask.refuse(url, MANTLE, error)
         return None
     return TokenCount(counted, ask.sent, name, MANTLE, exact)
+
+
+def _validate(ask: _Ask) -> None:
+    """Raise what botocore would raise: at bedrock-mantle nobody else looks at the parameters."""
+    from botocore.validate import validate_parameters
+
+    model = ask.client.meta.service_model
+    if ask.client.meta.config.parameter_validation and "CountTokens" in model.operation_names:
+        given = {"modelId": ask.base, "input": ask.input}
+        validate_parameters(given, model.operation_model("CountTokens").input_shape)
 
 
 def _told(

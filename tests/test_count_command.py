@@ -269,6 +269,16 @@ def test_models_are_compared_in_a_table(bedrock, prices, count):
     assert "cannot be counted" in told["compared"][0]["problem"]
 
 
+def test_a_model_that_fails_does_not_hide_the_others(bedrock, prices, count):
+    bedrock.fail("AccessDeniedException")
+    code, out, _ = count("--model", SONNET, "--compare", HAIKU, given="Hello")
+    assert code == 0
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("us.")] == ["not", "4"]
+    assert "(AccessDeniedException) when calling the CountTokens" in " ".join(out.split())
+    bedrock.fail("AccessDeniedException", times=2)
+    assert count("--model", SONNET, "--compare", HAIKU, given="Hello")[0] == 1
+
+
 def test_supported_prints_the_table_with_source_and_date(count):
     code, out, _ = count("--supported")
     assert code == 0

@@ -11,7 +11,11 @@ import botocore.utils
 import pytest
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import InvalidEndpointConfigurationError, NoCredentialsError
+from botocore.exceptions import (
+    InvalidEndpointConfigurationError,
+    NoCredentialsError,
+    ParamValidationError,
+)
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from otel_bedrock import TokenCountUnsupported, count_tokens, mantle
@@ -293,6 +297,13 @@ def bedrock():
 
 
 @pytest.fixture
+def runtime(bedrock):
+    """bedrock-runtime is asked, too."""
+    if not hasattr(bedrock.client(), "count_tokens"):
+        pytest.skip("the installed botocore has no CountTokens")
+
+
+@pytest.fixture
 def count(bedrock):
     memory = Memory()
 
@@ -439,7 +450,7 @@ def test_an_answer_that_is_none_is_an_error_and_not_a_count(bedrock, count, body
         count(client, modelId=OPUS, messages=HELLO)
 
 
-def test_a_claude_that_the_runtime_does_not_count_is_asked_for_here(bedrock, count):
+def test_a_claude_that_the_runtime_does_not_count_is_asked_for_here(bedrock, runtime, count):
     """As Claude Opus 6 will be, which no table knows."""
     first = count(modelId="anthropic.claude-opus-6", messages=HELLO)
     second = count(modelId="anthropic.claude-opus-6", messages=HELLO)
@@ -449,7 +460,7 @@ def test_a_claude_that_the_runtime_does_not_count_is_asked_for_here(bedrock, cou
     assert paths == ["count-tokens", "count_tokens", "count_tokens"]
 
 
-def test_a_claude_that_nobody_counts_is_asked_for_once(bedrock, count):
+def test_a_claude_that_nobody_counts_is_asked_for_once(bedrock, runtime, count):
     for _ in range(2):
         with pytest.raises(TokenCountUnsupported) as caught:
             count(modelId="anthropic.claude-3-haiku-20240307-v1:0", messages=HELLO)
@@ -458,7 +469,7 @@ def test_a_claude_that_nobody_counts_is_asked_for_once(bedrock, count):
     assert "bedrock-mantle answered: model: anthropic.claude-3-haiku" in caught.value.reason
 
 
-def test_who_may_not_use_it_is_told_which_action_is_missing(bedrock, count):
+def test_who_may_not_use_it_is_told_which_action_is_missing(bedrock, runtime, count):
     bedrock.fail("ValidationException", "The provided model doesn't support counting tokens.")
     bedrock.fail("AccessDeniedException")
     with pytest.raises(TokenCountUnsupported, match="bedrock-mantle:CountTokens"):
@@ -471,6 +482,14 @@ def test_a_request_that_has_no_equal_says_what_to_do(bedrock, count):
     assert "Leave that part out" in caught.value.advice
     # It is the request, not the model, that cannot be counted.
     assert count(modelId=OPUS, messages=HELLO)
+
+
+@pytest.mark.parametrize("wrong", [5, [{"role": "user", "content": "text"}], [{"role": "user"}]])
+def test_a_wrong_request_is_botocores_own_error(bedrock, runtime, count, wrong):
+    for model in (OPUS, SONNET):
+        with pytest.raises(ParamValidationError):
+            count(modelId=model, messages=wrong)
+    assert bedrock.requests == []
 
 
 def test_a_prompt_goes_no_further_than_its_client(bedrock):
@@ -515,7 +534,7 @@ def test_a_models_name_has_no_date_and_no_version(base, name):
     assert mantle_name(base) == name
 
 
-def test_counting_here_is_told_as_count_tokens_is(bedrock, count):
+def test_counting_here_is_told_as_count_tokens_is(bedrock, runtime, count):
     with capture() as captured:
         counted = count(modelId=OPUS, messages=HELLO)
         bedrock.throttle()

@@ -84,7 +84,9 @@ def run(argv: Sequence[str]) -> int:
     _print(options, prompt, rows, trimmed, priced=counter.prices is not None)
     if trimmed is not None and not trimmed.fits:
         return TOO_LONG
-    return OK if any(row.count is not None for row in rows) else UNSUPPORTED
+    if any(row.count is not None for row in rows):
+        return OK
+    return FAILED if counter.failed else UNSUPPORTED
 
 
 def _print(
@@ -126,6 +128,7 @@ class _Counter:
         except Invalid as error:
             raise CommandError(str(error)) from None
         self.options = options
+        self.failed = False
         self._known: Sequence[Quota] | None = None
         self.prices = _open(options.prices, self.config)
         self.client = _answered(lambda: _make_client(options), None)
@@ -135,6 +138,12 @@ class _Counter:
         try:
             count = self._count(model_id, prompt)
         except TokenCountUnsupported as error:
+            return Estimate(model_id, None, str(error))
+        except CommandError as error:
+            # What was counted for the other models is not lost.
+            if not self.options.compare:
+                raise
+            self.failed = True
             return Estimate(model_id, None, str(error))
         options, model = self.options, self._model(model_id)
         return estimate(
