@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 TOOLS  := collector/tools/build
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-python test-e2e test-servers check matrix e2e-tools clean
+.PHONY: help demo test test-python test-e2e test-servers check bench matrix e2e-tools clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -41,6 +41,10 @@ check: $(VENV)/check.stamp ## formatting, lint, types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
+bench: $(VENV)/bench.stamp ## what a call costs: each layer, then the table of targets (fails where one is missed)
+	@$(BIN)/python -m pytest tests/bench/layers.py -q -p no:cacheprovider --benchmark-columns=median,iqr,rounds --benchmark-sort=fullname
+	@$(BIN)/python tests/bench/compare.py
+
 matrix: ## the Python tests with the oldest and the newest versions of everything
 	@tests/matrix
 
@@ -62,6 +66,10 @@ $(VENV)/demo.stamp: $(VENV)/python.stamp pyproject.toml
 
 $(VENV)/test.stamp: $(VENV)/demo.stamp
 	@$(BIN)/python -m pip install --quiet --group test --group schemas
+	@touch $@
+
+$(VENV)/bench.stamp: $(VENV)/test.stamp
+	@$(BIN)/python -m pip install --quiet --group bench
 	@touch $@
 
 $(VENV)/check.stamp: $(VENV)/test.stamp
