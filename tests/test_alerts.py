@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from otel_bedrock import signals
+from otel_bedrock.errors import REFUSALS
 
 ROOT = Path(__file__).parents[1]
 COLLECTOR = ROOT / "collector"
@@ -157,3 +158,10 @@ def test_alertmanager_inhibits_alerts_that_there_are() -> None:
     text = (COLLECTOR / "alertmanager.yaml").read_text()
     alerts = {alert["alert"] for alert in ALERTS}
     assert set(re.findall(r"Bedrock\w+", text)) <= alerts
+
+
+def test_models_that_are_refused_are_no_sign_of_too_many() -> None:
+    """They are `other` on metrics from the first call on."""
+    text = (COLLECTOR / "rules/recording.yaml").read_text()
+    (found,) = re.findall(r'gen_ai_request_model="other",error_type!~"([^"]+)"', text)
+    assert set(found.split("|")) == REFUSALS
