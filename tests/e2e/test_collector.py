@@ -32,6 +32,8 @@ SETS = {
     "jaeger": ["jaeger.yaml"],
     "jaeger-on-disk": ["jaeger.yaml", "overlays/jaeger-on-disk.yaml"],
 }
+# Long enough for a trace's second request on a busy machine.
+WAIT = "5s"
 CANARY = "canary-7f3a: what the user said"
 # Metrics leave by gRPC too, to a sink.
 TO_SINK = """
@@ -170,7 +172,7 @@ def test_the_gateway_keeps_what_matters_and_every_count(fleet, sink, to_sink):
         {
             "TRACES_OTLP_GRPC_ENDPOINT": sink.endpoint,
             "SINK": sink.endpoint,
-            "OTELCOL_DECISION_WAIT": "1s",
+            "OTELCOL_DECISION_WAIT": WAIT,
             "OTELCOL_KEEP_PERCENT": "0",
         },
     )
@@ -247,6 +249,7 @@ def test_ids_never_become_series_and_totals_stay(fleet, sink, to_sink):
     assert len(sink.points) == len(found)
 
 
+@pytest.mark.timeout(300)
 def test_remote_write_gives_the_same_series_as_otlp(fleet):
     """What rules and dashboards ask for is there, whichever way it came."""
     prometheus = f"127.0.0.1:{free_ports(1)[0]}"
@@ -289,6 +292,7 @@ def test_remote_write_gives_the_same_series_as_otlp(fleet):
     assert by_otlp.items() <= by_remote_write.items()
 
 
+@pytest.mark.timeout(300)
 def test_all_spans_of_a_trace_meet_in_one_gateway_and_wait_for_it(fleet, tmp_path):
     """Two gateways, one of them killed: its traces wait in the agent, the others go on."""
     with Sink() as first_sink, Sink() as second_sink:
@@ -298,7 +302,7 @@ def test_all_spans_of_a_trace_meet_in_one_gateway_and_wait_for_it(fleet, tmp_pat
                 [GATEWAY],
                 {
                     "TRACES_OTLP_GRPC_ENDPOINT": sink.endpoint,
-                    "OTELCOL_DECISION_WAIT": "1s",
+                    "OTELCOL_DECISION_WAIT": WAIT,
                     "OTELCOL_KEEP_PERCENT": "0",
                 },
             )
@@ -332,6 +336,7 @@ def test_all_spans_of_a_trace_meet_in_one_gateway_and_wait_for_it(fleet, tmp_pat
         eventually(lambda: whole((first_sink, second_sink), sent), timeout=60)
 
 
+@pytest.mark.timeout(300)  # its first run fetches the broker
 def test_kafka_between_agents_and_gateways_one_of_which_is_killed(kafka, to_sink):
     """A trace's spans meet in one gateway; when it dies, the other takes over what it had."""
     environ = {"KAFKA_BROKERS": kafka.brokers, "KAFKA_SESSION_TIMEOUT": "6s"}
@@ -349,7 +354,7 @@ def test_kafka_between_agents_and_gateways_one_of_which_is_killed(kafka, to_sink
                 | {
                     "TRACES_OTLP_GRPC_ENDPOINT": sink.endpoint,
                     "SINK": sink.endpoint,
-                    "OTELCOL_DECISION_WAIT": "3s",
+                    "OTELCOL_DECISION_WAIT": WAIT,
                     "OTELCOL_KEEP_PERCENT": "0",
                 },
             )
