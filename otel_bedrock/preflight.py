@@ -41,64 +41,66 @@ class Preflight:
 
     def count(self, look: Callable[[], Any], service: str, call: tuple[Any, ...]) -> int | None:
         """Return the input tokens of a call that is about to be made; None where unknown."""
-        request = self._request(look, service, call)
-        if request is None:
-            return None
-        from otel_bedrock.counting import count_tokens
-
         try:
-            return count_tokens(call[1], resolve_models=False, **request).input_tokens
+            request = self._request(look, service, call)
+            if request is None:
+                return None
+            from otel_bedrock.counting import count_tokens
+
+            try:
+                return count_tokens(call[1], resolve_models=False, **request).input_tokens
+            except Exception as error:
+                self._failed(call[1], request, error)
         except Exception as error:
-            self._failed(call[1], request, error)
+            shield.stop("preflight", error)
         return None
 
     async def count_async(
         self, look: Callable[[], Any], service: str, call: tuple[Any, ...]
     ) -> int | None:
         """Count as `count` does, for a client of aiobotocore."""
-        request = self._request(look, service, call)
-        if request is None:
-            return None
-        from otel_bedrock.counting import count_tokens_async
-
         try:
-            counted = await count_tokens_async(call[1], resolve_models=False, **request)
+            request = self._request(look, service, call)
+            if request is None:
+                return None
+            from otel_bedrock.counting import count_tokens_async
+
+            try:
+                counted = await count_tokens_async(call[1], resolve_models=False, **request)
+                return counted.input_tokens
+            except Exception as error:
+                self._failed(call[1], request, error)
         except Exception as error:
-            self._failed(call[1], request, error)
-            return None
-        return counted.input_tokens
+            shield.stop("preflight", error)
+        return None
 
     def _request(
         self, look: Callable[[], Any], service: str, call: tuple[Any, ...]
     ) -> dict[str, Any] | None:
         """Return the request to count, None where this call is not counted."""
-        try:
-            _, client, args, kwargs = call
-            api = args[0] if args else kwargs.get("operation_name")
-            row = TABLE.get((service, api)) if isinstance(api, str) else None
-            if row is None or row.reads not in _COUNTED:
-                return None
-            if not is_instrumentation_enabled() or look() is None:
-                return None
-            given = args[1] if len(args) > 1 else kwargs.get("api_params")
-            if not isinstance(given, Mapping) or not self._wants(given):
-                return None
-            # Reading a file, even with care, is more than a count may do to somebody's call.
-            if hasattr(given.get("body"), "read"):
-                return None
-            request = dict(given)
-            model = request.get("modelId")
-            if not isinstance(model, str) or self._paused.find(_place(client), model):
-                return None
-            if self._config.resolve_models:
-                from otel_bedrock import lookup
-
-                # What is known by now; a call never waits for a look-up.
-                request["modelId"] = lookup.find(client, parse(model)).base_id or model
-            return request
-        except Exception as error:
-            shield.stop("preflight", error)
+        _, client, args, kwargs = call
+        api = args[0] if args else kwargs.get("operation_name")
+        row = TABLE.get((service, api)) if isinstance(api, str) else None
+        if row is None or row.reads not in _COUNTED:
             return None
+        if not is_instrumentation_enabled() or look() is None:
+            return None
+        given = args[1] if len(args) > 1 else kwargs.get("api_params")
+        if not isinstance(given, Mapping) or not self._wants(given):
+            return None
+        # Reading a file, even with care, is more than a count may do to somebody's call.
+        if hasattr(given.get("body"), "read"):
+            return None
+        request = dict(given)
+        model = request.get("modelId")
+        if not isinstance(model, str):
+            return None
+        if self._config.resolve_models:
+            from otel_bedrock import lookup
+
+            # What is known by now; a call never waits for a look-up.
+            model = request["modelId"] = lookup.find(client, parse(model)).base_id or model
+        return None if self._paused.find(_place(client), model) else request
 
     def _wants(self, request: Mapping[str, Any]) -> bool:
         before = self._config.count_before
@@ -111,12 +113,6 @@ class Preflight:
             return False
 
     def _failed(self, client: Any, request: Mapping[str, Any], error: Exception) -> None:
-        try:
-            self._settle(client, request, error)
-        except Exception as failure:
-            shield.stop("preflight.count", failure)
-
-    def _settle(self, client: Any, request: Mapping[str, Any], error: Exception) -> None:
         """Spare the next calls, and say why; a bug of ours is raised."""
         from botocore.exceptions import BotoCoreError, ClientError
 

@@ -47,6 +47,7 @@ _RIM = (
     "bracket.begin",
     "bracket.Begun.__enter__",
     "bracket.Begun.__exit__",
+    "preflight.Preflight.count",
     "abandoned._settle",
     "streams.Tether.__del__",
     "streams._is_closed",

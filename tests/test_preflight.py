@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from otel_bedrock import instrument, preflight, shield, uninstrument
+from otel_bedrock import asking, counting, instrument, preflight, shield, uninstrument
 from otel_bedrock.config import Invalid, read_config
 from otel_bedrock.testing import FakeBedrock, capture
 
@@ -179,22 +179,36 @@ def test_other_operations_are_not_counted(bedrock):
     assert len(bedrock.bill) == 1
 
 
-def test_a_bug_of_ours_never_reaches_the_call(bedrock, monkeypatch):
+def _functions():
+    """Every function that a count before a call goes through, by its place."""
+    places = [(preflight.Preflight, name) for name in ("_request", "_wants", "_failed", "_say")]
+    places += [(counting, "count_tokens"), (asking, "read_input")]
+    places += [(asking, name) for name in ("steps", "_base_of", "parse")]
+    return places
+
+
+@pytest.mark.parametrize(("owner", "name"), _functions(), ids=str)
+@pytest.mark.parametrize("throttled", [False, True])
+def test_a_bug_of_ours_never_reaches_the_call(bedrock, monkeypatch, owner, name, throttled):
     monkeypatch.delenv(shield.RAISE_VARIABLE)
 
     def broken(*_, **__):
         raise RuntimeError("a bug")
 
-    with capture(count_before=1) as captured:
-        for name in ("_wants", "_settle"):
-            with monkeypatch.context() as patched:
-                patched.setattr(preflight.Preflight, name, broken)
-                bedrock.throttle()
-                client = bedrock.client()
-                if name == "_wants":
-                    bedrock.clear_faults()
-                _converse(client)
-        assert [span.status.is_ok for span in captured.spans].count(True) >= 2
+    with capture(count_before=lambda request: True, resolve_models=True) as captured:
+        client = bedrock.client()
+        if throttled:
+            # Taken by CountTokens, where that is asked; else by the call, which is made anew.
+            bedrock.throttle()
+        monkeypatch.setattr(owner, name, broken)
+        for _ in range(2):
+            try:
+                answer = client.converse(modelId=SONNET, messages=HELLO)
+            except client.exceptions.ThrottlingException:
+                answer = client.converse(modelId=SONNET, messages=HELLO)
+            assert answer["usage"]["inputTokens"] == bedrock.bill[-1].input_tokens
+        told = [span for span in captured.spans if span.name.startswith("chat")]
+    assert len(told) >= 2
     shield.reset()
 
 
