@@ -56,6 +56,41 @@ TABLE = {
 }
 
 
+def _written(operation, body):
+    return {
+        "operation": operation,
+        "modelId": "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+        "input": {"inputTokenCount": 7, "cacheWriteInputTokenCount": 30},
+        "output": {"outputTokenCount": 9, "outputBodyJson": body},
+    }
+
+
+_SPLIT = {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20}
+_DETAILS = [{"ttl": "1h", "inputTokens": 20}, {"ttl": "5m", "inputTokens": 10}]
+_NATIVE = {"input_tokens": 7, "output_tokens": 9}
+_CAMEL = {"inputTokens": 7, "outputTokens": 9}
+# Cache writes by TTL, in every place where a body tells them, and wrongly.
+WRITES = (
+    _written("InvokeModel", {"usage": {**_NATIVE, "cache_creation": _SPLIT}}),
+    _written("InvokeModel", {"usage": {**_NATIVE, "cache_creation": {**_SPLIT, "x": 1}}}),
+    _written("InvokeModel", {"usage": {"cache_creation": _SPLIT}}),
+    _written("InvokeModel", {"message": {"usage": {**_NATIVE, "cache_creation": _SPLIT}}}),
+    _written("InvokeModel", json.dumps({"usage": {**_NATIVE, "cache_creation": _SPLIT}})),
+    _written("InvokeModel", {"usage": {**_NATIVE, "cache_creation": {"ephemeral_5m": 5}}}),
+    _written("InvokeModel", {"usage": "much"}),
+    _written("InvokeModel", {"usage": {"prompt_tokens": 37, "completion_tokens": 9}}),
+    _written(
+        "InvokeModelWithResponseStream",
+        [{"type": "message_start", "message": {"usage": {**_NATIVE, "cache_creation": _SPLIT}}}],
+    ),
+    _written("Converse", {"usage": {**_CAMEL, "cacheDetails": _DETAILS}}),
+    _written("ConverseStream", {"output": {"usage": {**_CAMEL, "cacheDetails": _DETAILS}}}),
+    _written("Converse", {"usage": {**_CAMEL, "cacheDetails": _DETAILS[:1]}}),
+    _written("Converse", {"usage": {**_CAMEL, "cache_creation": _SPLIT}}),
+    _written("Converse", {"usage": {**_CAMEL, "cacheDetails": [{"ttl": "9h"}]}}),
+)
+
+
 @pytest.fixture(scope="module")
 def month(tmp_path_factory):
     folder = tmp_path_factory.mktemp("month")
@@ -72,10 +107,10 @@ def parser(request, monkeypatch):
     return request.param
 
 
-def read(folder, report, *, variants=False):
+def read(folder, report, *, splits=True, variants=False):
     skipped = []
     for log in open_source(str(folder)).objects(report.since, report.until):
-        for found in read_briefly(log, make_parse(variants=variants)):
+        for found in read_briefly(log, make_parse(splits=splits, variants=variants)):
             if isinstance(found, Skipped):
                 skipped.append(found)
             else:
@@ -112,6 +147,16 @@ def expected(sums):
     )
 
 
+def test_without_the_ttl_of_cache_writes_the_sums_are_the_same(month):
+    """As in a table, which has no columns for them, and takes the short way more often."""
+    folder, truth = month
+    report = Report()
+    read(folder, report, splits=False)
+    assert {line.key[0]: sums(line)[:5] for line in report.lines()} == {
+        key: expected(value)[:5] for key, value in truth.sums("model").items()
+    }
+
+
 @pytest.mark.parametrize(("by", "fields"), GROUPS)
 def test_a_month_adds_up_to_its_truth(month, parser, by, fields):
     folder, truth = month
@@ -137,7 +182,7 @@ def test_the_short_way_is_taken_where_it_is_enough(month):
         for log in open_source(str(folder)).objects(None, None)
         for one in read_briefly(log, make_parse())
     ]
-    assert found.count("_Brief") > len(found) / 3
+    assert found.count("_Brief") > len(found) / 2
 
 
 @pytest.mark.parametrize(
@@ -164,6 +209,11 @@ def test_the_short_way_is_taken_where_it_is_enough(month):
         {"errorCode": "ThrottlingException"},
         {"performanceConfig": "fast"},
         {"operation": 7, "region": 8},
+        {"output": {}},
+        {"output": {}, "modelId": "amazon.titan-embed-text-v2:0"},
+        {"input": {"inputTokenCount": 7, "cacheWriteInputTokenCount": 3}},
+        *WRITES,
+        {"modelId": "openai.gpt-oss-120b-1:0", "input": {"inputTokenCount": 7}},
     ],
 )
 def test_both_ways_read_an_odd_record_alike(change, tmp_path, monkeypatch):
@@ -187,6 +237,7 @@ def test_both_ways_read_an_odd_record_alike(change, tmp_path, monkeypatch):
         return report.lines(), [one.why for one in skipped]
 
     quickly = lines()
+    assert quickly[0] or quickly[1]
     monkeypatch.setattr(brief_module, "_decode", None)
     assert quickly == lines()
 
@@ -320,7 +371,6 @@ def test_what_nobody_told_is_a_dash_and_empty_and_null_but_never_0(tmp_path, cap
         "cache_write_5m_tokens": None,
         "cache_write_1h_tokens": None,
         "output_tokens": None,
-        "reasoning_tokens": None,
         "cost_usd": None,
     }
     assert (row["uncounted_requests"], row["unpriced_requests"]) == (1, 1)

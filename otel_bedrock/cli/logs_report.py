@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from otel_bedrock.cli.commands import CommandError
@@ -62,7 +62,10 @@ def run(argv: Sequence[str]) -> int:
     try:
         sources = open_sources(options.sources)
         with report.seen, Progress(PROG) as progress:
-            read_all(report, sources, progress, priced=book is not None)
+            # A table has no columns for the TTLs of what was written.
+            splits = book is not None or options.format != "table"
+            parse = make_parse(splits=splits, variants=book is not None)
+            read_all(report, sources, progress, parse)
             write(_columns(report), report.lines(), options.format, total=report.total())
     except SourceError as error:
         raise CommandError(str(error)) from error
@@ -73,10 +76,13 @@ def run(argv: Sequence[str]) -> int:
 
 
 def read_all(
-    report: Report, sources: Sequence[Source], progress: Progress, *, priced: bool = False
+    report: Report,
+    sources: Sequence[Source],
+    progress: Progress,
+    parse: Callable[[bytes], Any] | None = None,
 ) -> None:
     """Take all records of the sources; what is none goes to the progress, to be named."""
-    parse = make_parse(variants=priced)
+    parse = parse or make_parse()
     take = report.take
     for source in sources:
         for log in source.objects(report.since, report.until):
@@ -156,7 +162,6 @@ def _columns(report: Report) -> list[Column[Line]]:
         Column("", of("cache_write_5m_tokens"), count, name="cache_write_5m_tokens"),
         Column("", of("cache_write_1h_tokens"), count, name="cache_write_1h_tokens"),
         Column("output", of("output_tokens"), count, name="output_tokens"),
-        Column("", of("reasoning_tokens"), count, name="reasoning_tokens"),
         Column("from cache", of("cache_hit_ratio"), ratio, name="cache_hit_ratio"),
     ]
     costs = [

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+from otel_bedrock import usage
 from otel_bedrock.call import Usage
 from otel_bedrock.invocation_logs.inflate import inflate
 from otel_bedrock.invocation_logs.parsing import loads
@@ -18,9 +19,10 @@ from otel_bedrock.invocation_logs.record import SCHEMA, Record
 from otel_bedrock.invocation_logs.values import Corrupt, Values
 from otel_bedrock.invocation_logs.wrappers import unwrap
 from otel_bedrock.model_id import parse
+from otel_bedrock.operations import EMBEDDINGS
 from otel_bedrock.providers import provider_of
 
-# Total input, uncached, cache read, cache write, of it 5m and 1h, output, reasoning.
+# In the order of COUNTS. Reasoning tokens, a part of the output, stand in bodies alone.
 Counts = tuple["int | None", ...]
 COUNTS = (
     "input_tokens",
@@ -30,10 +32,13 @@ COUNTS = (
     "cache_write_5m_tokens",
     "cache_write_1h_tokens",
     "output_tokens",
-    "reasoning_tokens",
 )
 # 2**53 - 1, as `usage.whole` has it.
 _MOST = 2**53 - 1
+_NO_TTLS: tuple[int | None, int | None] = (None, None)
+_CONVERSE = frozenset(("Converse", "ConverseStream"))
+# The name of a member that no record has.
+_NOWHERE = "otel_bedrock.ttls"
 _LATENCY = b"performanceConfig"
 _TIER = b"serviceTier"
 
@@ -59,9 +64,9 @@ class Counted(Protocol):
     def metadata(self) -> Any: ...
 
 
-def counts_of(usage: Usage) -> Counts:
-    """Return the counts of `usage` in the order of COUNTS."""
-    return tuple(getattr(usage, name) for name in COUNTS)
+def counts_of(known: Usage) -> Counts:
+    """Return counts in the order of COUNTS."""
+    return tuple([getattr(known, name) for name in COUNTS])
 
 
 try:
@@ -81,6 +86,10 @@ else:
 
     class _Told(msgspec.Struct, gc=False, rename="camel"):
         output_token_count: Any = None
+        output_body_json: msgspec.Raw = msgspec.Raw()
+
+    class _Answer(msgspec.Struct, gc=False):
+        usage: dict[str, Any]
 
     class _Brief(msgspec.Struct, gc=False, rename="camel"):
         request_id: str
@@ -94,6 +103,8 @@ else:
         error_code: Any = None
         _identity: _Identity | None = msgspec.field(default=None, name="identity")
         _metadata: Any = msgspec.field(default=None, name="requestMetadata")
+        # Of what was written to the cache, how much for 5 minutes and for an hour.
+        ttls: tuple[int | None, int | None] = msgspec.field(default=_NO_TTLS, name=_NOWHERE)
 
         @property
         def identity(self) -> str | None:
@@ -108,23 +119,27 @@ else:
         def counts(self) -> Counts:
             sent, told = self.input, self.output.output_token_count
             given, read = sent.input_token_count, sent.cache_read_input_token_count
-            total = given if read is None else given + read
             written = sent.cache_write_input_token_count
-            return (total, given, read, written, None, None, told, None)
+            total = given + (read or 0) + (written or 0)
+            return (total, given, read, written, *self.ttls, told)
 
     _decode = msgspec.json.Decoder(_Brief).decode
+    _decode_answer = msgspec.json.Decoder(_Answer).decode
     BRIEF = _Brief
 
 
-def make_parse(*, variants: bool = False) -> Callable[[bytes], Any]:
+def make_parse(*, splits: bool = False, variants: bool = False) -> Callable[[bytes], Any]:
     """Return what parses a value: to a Brief where that is enough, else to what JSON has.
 
-    `variants` says that the service tier and the latency mode matter, which bodies may tell.
+    `splits` says that the TTL of cache writes matters, `variants` that the service tier and the
+    latency mode do; those are told by bodies.
     """
     decode = _decode
     if decode is None:
         return loads
-    waits: dict[str, bool] = {}
+    # Model -> whether only the body tells what came from the cache, and whether it puts out
+    # tokens.
+    models: dict[str, tuple[bool, bool]] = {}
 
     def parse_briefly(text: bytes) -> Any:
         try:
@@ -137,30 +152,51 @@ def make_parse(*, variants: bool = False) -> Callable[[bytes], Any]:
         written = sent.cache_write_input_token_count
         if (
             type(given) is not int
-            or type(told) is not int
             or not 0 <= given <= _MOST
-            or not 0 <= told <= _MOST
+            or (told is not None and (type(told) is not int or not 0 <= told <= _MOST))
             or (read is not None and (type(read) is not int or not 0 <= read <= _MOST))
-            # What was written is split by TTL in the body.
-            or (written is not None and (type(written) is not int or written != 0))
+            or (written is not None and (type(written) is not int or not 0 <= written <= _MOST))
             or brief.error_code is not None
             or brief.schema_type != SCHEMA
             or not brief.request_id
             or (variants and (_TIER in text or _LATENCY in text))
         ):
             return loads(text)
-        if read is None:
-            # Of such models only the body tells what came from the cache.
+        if read is None or told is None:
             model = brief.model_id
-            if model not in waits:
-                if len(waits) > 4_096:
-                    waits.clear()
-                waits[model] = provider_of(parse(model)).includes_cache
-            if waits[model]:
+            if model not in models:
+                if len(models) > 4_096:
+                    models.clear()
+                provider = provider_of(parse(model))
+                models[model] = (provider.includes_cache, provider.operation != EMBEDDINGS)
+            hides, generates = models[model]
+            if (read is None and hides) or (told is None and generates):
                 return loads(text)
+        if splits and written:
+            ttls = _read_ttls(brief, written)
+            if ttls is None:
+                return loads(text)
+            brief.ttls = ttls
         return brief
 
     return parse_briefly
+
+
+def _read_ttls(brief: Any, written: int) -> tuple[int | None, int | None] | None:
+    """Read the TTLs of what was written, as `Record` does; None where that takes a Record."""
+    try:
+        answer = _decode_answer(brief.output.output_body_json)
+    except ValueError:
+        # No body, one of another shape, or a list of chunks.
+        return None
+    read = usage.read_usage if brief.operation in _CONVERSE else usage.read_body
+    report = read({"usage": answer.usage})
+    if report is None or report.inclusive:
+        return None
+    ttls = (report.counts.get("cache_write_5m"), report.counts.get("cache_write_1h"))
+    # As `usage.decide` has it.
+    trusted = ttls != _NO_TTLS and (ttls[0] or 0) + (ttls[1] or 0) == written
+    return ttls if trusted else _NO_TTLS
 
 
 def read_briefly(log: LogObject, parse: Callable[[bytes], Any]) -> Iterator[Any]:

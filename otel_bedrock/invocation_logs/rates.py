@@ -103,7 +103,7 @@ class RateBook:
     def covers(self, number: int, counts: tuple[int | None, ...]) -> bool:
         """Say whether these rates price a call of these counts."""
         rates = self._rates[number]
-        total, uncached, read, written, short, long, output, _ = counts
+        total, uncached, read, written, short, long, output = counts
         if total is None or (output is None and rates.output):
             return False
         if uncached is None:

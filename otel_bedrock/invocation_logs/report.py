@@ -52,7 +52,6 @@ class Line:
     cache_write_5m_tokens: int | None = None
     cache_write_1h_tokens: int | None = None
     output_tokens: int | None = None
-    reasoning_tokens: int | None = None
     cost: Decimal | None = None
     unpriced: int = 0
     first: str | None = None
