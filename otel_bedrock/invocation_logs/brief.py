@@ -91,6 +91,18 @@ else:
     class _Answer(msgspec.Struct, gc=False):
         usage: dict[str, Any]
 
+    class _Creation(msgspec.Struct, gc=False):
+        ephemeral_5m_input_tokens: int
+        ephemeral_1h_input_tokens: int
+
+    class _ClaudeUsage(msgspec.Struct, gc=False):
+        input_tokens: int
+        cache_creation: _Creation
+        input_tokens_details: None = None
+
+    class _Claude(msgspec.Struct, gc=False):
+        usage: _ClaudeUsage
+
     class _Brief(msgspec.Struct, gc=False, rename="camel"):
         request_id: str
         model_id: str
@@ -125,6 +137,7 @@ else:
 
     _decode = msgspec.json.Decoder(_Brief).decode
     _decode_answer = msgspec.json.Decoder(_Answer).decode
+    _decode_claude = msgspec.json.Decoder(_Claude).decode
     BRIEF = _Brief
 
 
@@ -184,8 +197,19 @@ def make_parse(*, splits: bool = False, variants: bool = False) -> Callable[[byt
 
 def _read_ttls(brief: Any, written: int) -> tuple[int | None, int | None] | None:
     """Read the TTLs of what was written, as `Record` does; None where that takes a Record."""
+    body = brief.output.output_body_json
+    if brief.operation not in _CONVERSE:
+        # Most calls that write to a cache: without asking every shape of usage whether it fits.
+        try:
+            split = _decode_claude(body).usage.cache_creation
+        except ValueError:
+            pass
+        else:
+            short, long = split.ephemeral_5m_input_tokens, split.ephemeral_1h_input_tokens
+            if short >= 0 and long >= 0:
+                return (short, long) if short + long == written else _NO_TTLS
     try:
-        answer = _decode_answer(brief.output.output_body_json)
+        answer = _decode_answer(body)
     except ValueError:
         # No body, one of another shape, or a list of chunks.
         return None

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import logs
 from floors import ContractFloor, Floor
 from measure import Effort, Kinds, Round, Row, measure, over, render, row
 from opentelemetry.sdk.metrics import MeterProvider
@@ -226,6 +227,14 @@ def importing(effort: Effort) -> Iterable[Row]:
     yield Row("import and instrument()", statistics.median(times[2:]), 20, "ms")
 
 
+def invocation_logs(effort: Effort) -> Iterable[Row]:
+    """Records of 2 KB in a second of one core."""
+    found = logs.run(max(2_000, 1_000 * effort.calls))
+    for kind, (each, _) in found.items():
+        yield Row(f"logs report, {kind}", 1e6 / each, 50_000, "records a second", least=True)
+    yield Row("logs report, memory", max(peak for _, peak in found.values()), 150, "MB")
+
+
 PARTS: Mapping[str, Callable[[Effort], Iterable[Row]]] = {
     "calls": calls,
     "bodies": bodies,
@@ -236,6 +245,7 @@ PARTS: Mapping[str, Callable[[Effort], Iterable[Row]]] = {
     "allocation": allocation,
     "import": importing,
     "throughput": throughput,
+    "logs": invocation_logs,
 }
 
 
