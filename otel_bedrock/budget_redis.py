@@ -22,7 +22,7 @@ from typing import Any
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
-from otel_bedrock.budget_store import Refusal, Taken, Window
+from otel_bedrock.budget_store import Refusal, Taken, Window, renew_in_child
 
 PAUSE = 5.0
 
@@ -149,6 +149,11 @@ class RedisStore:
         self._reserve = self._redis.register_script(_RESERVE)
         self._settle = self._redis.register_script(_SETTLE)
         self._again = 0.0
+        self.after_fork()
+        renew_in_child(self)
+
+    def after_fork(self) -> None:
+        """Go on in a forked child, which has no thread; redis-py connects anew by itself."""
         self._sender: ThreadPoolExecutor | None = None
         self._sent: Future[None] | None = None
         self._lock = threading.Lock()

@@ -10,12 +10,14 @@ that slot, and what was spent above it counts from the moment of settling.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from weakref import WeakSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,11 @@ class MemoryStore:
         self._lock = threading.Lock()
         self._spent: dict[str, _Spent] = {}
         self._sweep_at = self._SWEEP
+        renew_in_child(self)
+
+    def after_fork(self) -> None:
+        """Go on in a forked child, where whoever held the lock is not."""
+        self._lock = threading.Lock()
 
     def reserve(self, windows: Sequence[Window], tokens: int, enforce: bool) -> Taken:
         with self._lock:
@@ -165,3 +172,26 @@ class MemoryStore:
             if spent.total == 0:
                 del self._spent[key]
         self._sweep_at = max(self._SWEEP, 2 * len(self._spent))
+
+
+class Forked(Protocol):
+    """A store that has something to do in a forked child."""
+
+    def after_fork(self) -> None: ...
+
+
+_stores: WeakSet[Forked] = WeakSet()
+
+
+def renew_in_child(store: Forked) -> None:
+    """Call `store.after_fork()` in each forked child, as long as it lives."""
+    _stores.add(store)
+
+
+def _after_fork() -> None:
+    for store in tuple(_stores):
+        store.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -14,10 +14,11 @@ import re
 import sys
 from datetime import date, datetime, timezone
 from decimal import Decimal
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
-from otel_bedrock.model_id import ModelId, is_on_demand
+from otel_bedrock.model_id import is_on_demand
 from otel_bedrock.pricing import Prices, Question, Rates
 
 # First match wins: inputs above this many tokens may have another price, None where they have
@@ -141,7 +142,7 @@ def _rates(entry: Any, question: Question) -> Rates | None:
             above = [tier.price for tier in tiers if total > tier.start]
             rate = above[-1] if above else getattr(rate, "base", None)
         rates[ours] = rate
-    limit = _limit(question.model)
+    limit = _limit(question.model.base_id or "")
     if not tiered and limit is not None and total > limit:
         return None
     hour = rates["cache_write_1h"]
@@ -150,9 +151,9 @@ def _rates(entry: Any, question: Question) -> Rates | None:
     return Rates(**rates)
 
 
-def _limit(model: ModelId) -> int | None:
-    base = model.base_id or ""
-    return next(limit for pattern, limit in LONG_CONTEXT if re.match(pattern, base))
+@lru_cache(maxsize=1024)
+def _limit(base_id: str) -> int | None:
+    return next(limit for pattern, limit in LONG_CONTEXT if re.match(pattern, base_id))
 
 
 _ID = re.compile(r"(?P<stem>.+?)(-(?P<date>\d{8}))?(-v(?P<version>\d+(:\d+)?))?(:\d+k?)?$")
