@@ -22,12 +22,19 @@ import otel_bedrock
 from otel_bedrock.cli.main import main
 from otel_bedrock.config import Config
 from otel_bedrock.invocation_logs import Record, open_source
-from otel_bedrock.invocation_logs.checkpoint import CheckpointError, SQLiteCheckpoint
+from otel_bedrock.invocation_logs.checkpoint import (
+    Batch,
+    CheckpointError,
+    MemoryCheckpoint,
+    Place,
+    SQLiteCheckpoint,
+)
 from otel_bedrock.invocation_logs.ingest import Ingest, Plan, Watcher, read_request_ids
 from otel_bedrock.invocation_logs.live_requests import LiveRequests
 from otel_bedrock.invocation_logs.outlet import ExportError, OtlpOutlet
 from otel_bedrock.invocation_logs.telling import Teller
-from otel_bedrock.invocation_logs.totals import Totals
+from otel_bedrock.invocation_logs.totals import Row, Totals
+from otel_bedrock.invocation_logs.values import Position
 from otel_bedrock.model_id import parse
 from otel_bedrock.receiver import Receiver
 from otel_bedrock.testing import FakeBedrock
@@ -301,6 +308,57 @@ def test_sums_that_were_committed_and_not_sent_leave_with_the_next_run(tmp_path,
     assert tokens(receiver) == expected(records)
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "memory"])
+def test_what_a_checkpoint_has_to_do(kind, tmp_path):
+    """The contract of a store, for those that are written elsewhere too."""
+
+    def make_store():
+        return SQLiteCheckpoint(tmp_path / "c") if kind == "sqlite" else memory
+
+    memory = MemoryCheckpoint()
+    store = make_store()
+    state = (store.state.instance, store.state.created_ns)
+    assert store.place("a") is None
+    first = Place("a", "m1", 10, Position(5, 2, 3), False)
+    row = Row("tokens", '{"model": "x"}', "1")
+    store.commit(Batch(first, [b"1" * 16, b"2" * 16], [row]))
+    assert store.place("a") == first
+    assert store.seen([b"1" * 16, b"3" * 16]) == {b"1" * 16}
+    last = Place("a", "m2", None, Position(50, 0, 9), True)
+    store.commit(Batch(last, [b"3" * 16], [row._replace(value="7"), Row("other", "{}", "[1]")]))
+    store.prune()
+    store.close()
+    again = make_store()
+    assert (again.state.instance, again.state.created_ns) == state
+    assert again.place("a") == last
+    assert again.seen([b"1" * 16, b"2" * 16, b"3" * 16, b"4" * 16]) == {
+        b"1" * 16,
+        b"2" * 16,
+        b"3" * 16,
+    }
+    assert sorted(again.totals()) == [Row("other", "{}", "[1]"), row._replace(value="7")]
+    again.close()
+
+
+def test_a_checkpoint_that_fails_to_write_keeps_what_it_had(tmp_path):
+    store = SQLiteCheckpoint(tmp_path / "c")
+    place = Place("a", "m", 1, Position(), False)
+    store.commit(Batch(place, [b"1" * 16], [Row("tokens", "{}", "1")]))
+    with pytest.raises(CheckpointError):
+        # An id that is there already: nothing of the batch may stay.
+        store.commit(
+            Batch(
+                Place("a", "m", 1, Position(), True),
+                [b"2" * 16, b"1" * 16],
+                [Row("tokens", "{}", "2")],
+            )
+        )
+    assert store.seen([b"2" * 16]) == set()
+    assert list(store.totals()) == [Row("tokens", "{}", "1")]
+    assert store.place("a") == place
+    store.close()
+
+
 def test_two_processes_cannot_share_a_checkpoint(tmp_path):
     store = SQLiteCheckpoint(tmp_path / "c")
     with pytest.raises(CheckpointError, match="another ingest uses this checkpoint"):
@@ -354,7 +412,7 @@ def _span_ids(receiver):
     return Counter(span.span_id for span in receiver.spans)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_killed_at_any_moment_no_record_is_lost_or_counted_twice(tmp_path):
     """Fifty kills while more and more is written; late objects and second copies among it."""
     chance = random.Random(7)
@@ -641,6 +699,16 @@ def test_a_program_remembers_the_ids_of_its_calls_for_an_ingest(tmp_path, receiv
     assert main([*command, "--only-unseen", "--seen", str(tmp_path / "seen.txt")]) == 0
     (span,) = receiver.spans
     assert span.attributes["aws.request_id"] not in ids
+
+
+def test_standard_input_is_a_source(tmp_path, receiver):
+    command = [sys.executable, "-m", "otel_bedrock", "logs", "ingest", "-"]
+    command += ["--checkpoint", str(tmp_path / "c"), "--otlp-endpoint", receiver.url]
+    records = [make(each) for each in range(3)]
+    data = gzip.compress("".join(json.dumps(each) + "\n" for each in records).encode())
+    for _ in range(2):
+        subprocess.run(command, input=data, check=True, capture_output=True, timeout=100)
+    assert tokens(receiver) == expected(records)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

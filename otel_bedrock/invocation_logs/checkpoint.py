@@ -60,7 +60,9 @@ class Checkpoint(Protocol):
     """A store of what was ingested; one process uses it at a time.
 
     `commit` must be atomic and durable: after a kill at any moment either all of a batch is
-    there, or nothing.
+    there, or nothing. It writes the place over an older one of its name, adds the ids (none of
+    which is there yet), and writes each series over its older value. `state` is made once, with
+    the store, and never changes: a store that is lost is another one, whose sums begin anew.
     """
 
     state: State
@@ -73,9 +75,6 @@ class Checkpoint(Protocol):
 
     def totals(self) -> Iterable[Row]:
         """Return every series."""
-
-    def newest(self, prefix: str) -> str | None:
-        """Return the name of the last object, by its name, that begins with `prefix`."""
 
     def commit(self, batch: Batch) -> None:
         """Write a batch."""
@@ -172,13 +171,6 @@ class SQLiteCheckpoint:
             Row(*row) for row in self._db.execute("SELECT metric, attributes, value FROM totals")
         ]
 
-    def newest(self, prefix: str) -> str | None:
-        row = self._db.execute(
-            "SELECT max(name) FROM places WHERE substr(name, 1, ?) = ?", (len(prefix), prefix)
-        ).fetchone()
-        name: str | None = row[0]
-        return name
-
     def commit(self, batch: Batch) -> None:
         db, place = self._db, batch.place
         try:
@@ -211,3 +203,33 @@ class SQLiteCheckpoint:
 
     def close(self) -> None:
         self._db.close()
+
+
+class MemoryCheckpoint:
+    """One that is gone with the process: to try something, and in tests."""
+
+    def __init__(self) -> None:
+        self.state = State()
+        self._places: dict[str, Place] = {}
+        self._ids: set[bytes] = set()
+        self._totals: dict[tuple[str, str], Row] = {}
+
+    def place(self, name: str) -> Place | None:
+        return self._places.get(name)
+
+    def seen(self, ids: Sequence[bytes]) -> set[bytes]:
+        return self._ids.intersection(ids)
+
+    def totals(self) -> Iterable[Row]:
+        return list(self._totals.values())
+
+    def commit(self, batch: Batch) -> None:
+        self._places[batch.place.name] = batch.place
+        self._ids.update(batch.ids)
+        self._totals.update({(row.metric, row.attributes): row for row in batch.totals})
+
+    def prune(self) -> None:
+        """Forget nothing."""
+
+    def close(self) -> None:
+        """Keep everything, for the next ingest of this process."""

@@ -85,9 +85,15 @@ class _Instrument:
         self.histogram = bounds is not None
         self._totals = totals
         self.series: dict[Attributes, Any] = {}
+        # Sorting costs more than all the rest of it.
+        self._keys: dict[Attributes, Attributes] = {}
 
     def _take(self, value: float, attributes: Mapping[str, Any] | None) -> None:
-        key = tuple(sorted({**(attributes or {}), **self._totals.marks}.items()))
+        given = tuple((attributes or {}).items())
+        key = self._keys.get(given)
+        if key is None:
+            marks = self._totals.marks.items()
+            key = self._keys[given] = tuple(sorted({**dict(given), **dict(marks)}.items()))
         series = self.series.get(key)
         if series is None:
             series = self.series[key] = _Distribution() if self.histogram else _Sum()
