@@ -6,6 +6,7 @@ the collector took its data.
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -150,7 +151,8 @@ class _Traces(trace_grpc.TraceServiceServicer):
                 for span in scoped.get("spans", ()):
                     self.sink.spans.append(
                         {
-                            "trace_id": span["traceId"],
+                            "trace_id": base64.b64decode(span["traceId"]).hex(),
+                            "span_id": base64.b64decode(span["spanId"]).hex(),
                             "name": span["name"],
                             "attributes": read_attributes(span),
                             "events": [read_attributes(one) for one in span.get("events", ())],
