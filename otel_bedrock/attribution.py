@@ -37,7 +37,7 @@ from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
 from opentelemetry import baggage, context
-from opentelemetry.context import Context
+from opentelemetry.context import Context, get_current
 
 from otel_bedrock import shield
 
@@ -148,12 +148,13 @@ def attributed(baggage_keys: tuple[str, ...]) -> Mapping[str, str] | None:
 
     The mapping is shared; nobody changes it.
     """
-    here = context.get_current()
-    held = cast("_Held | None", here.get(_KEY))
-    values = None if held is None else held.values
-    if baggage_keys:
-        values = {**_from_baggage(baggage_keys, here), **(values or {})}
-    return values or None
+    here = get_current()
+    held: Any = here.get(_KEY)
+    if not baggage_keys:
+        # What a call costs to which nobody attributed anything.
+        return None if held is None else held.values or None
+    values = _NOBODY if held is None else held.values
+    return {**_from_baggage(baggage_keys, here), **values} or None
 
 
 def allow(baggage_keys: tuple[str, ...]) -> None:
