@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 from lapse import Hook, Lapse, faster, until
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.metrics import Meter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
@@ -23,6 +26,7 @@ from otel_bedrock.testing import FakeBedrock
 pytestmark = pytest.mark.e2e
 
 SERVICE = "troubled"
+GONE = "gone"  # which called all week, and has not since
 CLAUDE = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 LOOPING = (
     f'service_name="{SERVICE}",gen_ai_request_model="{CLAUDE}",bedrock_attribution_tenant="acme"'
@@ -34,6 +38,7 @@ PAST = {
     f"bedrock_workload:input_tokens:rate5m{{{LOOPING}}}": 1,
     f"bedrock_workload:cache_read_tokens:rate5m{{{LOOPING}}}": 0.5,
     f'bedrock_service:calls:rate5m{{service_name="{SERVICE}"}}': 0.1,
+    f'bedrock_service:calls:rate5m{{service_name="{GONE}"}}': 0.1,
 }
 # As a user overrides a threshold for one tenant, or one service.
 ACME = 'bedrock:workload{bedrock_attribution_tenant="acme"}'
@@ -50,6 +55,7 @@ EXPECTED = {
     "BedrockCostBurnFast": ("/pages", "troubled, tenant acme: spends many times its budget"),
     "BedrockThrottled": ("/tickets", "Bedrock throttles us.amazon.nova-lite-v1:0"),
     "BedrockQuotaNear": ("/tickets", "amazon.nova-pro-v1:0 in us-east-1: near its quota"),
+    "BedrockExporterSilent": ("/pages", "gone: no metrics any more"),
     "BedrockCardinalityOverflow": ("/tickets", "many values of bedrock.attribution.tenant"),
 }
 
@@ -96,15 +102,24 @@ def trouble(lapse: Lapse) -> Iterator[subprocess.Popen[str]]:
 @pytest.fixture(scope="module")
 def logs(lapse: Lapse) -> Iterator[None]:
     """Some usage that was read from invocation logs."""
+    with meter_of(lapse, SERVICE) as meter:
+        for kind in ("input", "output"):
+            name = f"gen_ai.client.inference.usage.{kind}_tokens"
+            origin = {"bedrock.usage.origin": "invocation_log", "gen_ai.request.model": CLAUDE}
+            meter.create_counter(name, unit="{token}").add(10**9, origin)
+        yield
+
+
+@contextmanager
+def meter_of(lapse: Lapse, service: str) -> Iterator[Meter]:
+    """A meter that exports each second, as a process of this service."""
     exporter = OTLPMetricExporter(endpoint=f"{lapse.otlp_http}/v1/metrics")
     reader = PeriodicExportingMetricReader(exporter, export_interval_millis=1000)
-    provider = MeterProvider([reader], Resource({"service.name": SERVICE}))
-    for kind in ("input", "output"):
-        name = f"gen_ai.client.inference.usage.{kind}_tokens"
-        origin = {"bedrock.usage.origin": "invocation_log", "gen_ai.request.model": CLAUDE}
-        provider.get_meter("logs").create_counter(name, unit="{token}").add(10**9, origin)
-    yield
-    provider.shutdown()
+    provider = MeterProvider([reader], Resource({"service.name": service}))
+    try:
+        yield provider.get_meter("test")
+    finally:
+        provider.shutdown()
 
 
 def test_a_duration_becomes_shorter_and_nothing_else() -> None:
@@ -115,7 +130,7 @@ def test_a_duration_becomes_shorter_and_nothing_else() -> None:
 
 
 @pytest.mark.timeout(400)
-def test_alerts_arrive_at_a_webhook_and_clear_when_the_trouble_ends(
+def test_alerts_reach_a_webhook_and_clear_and_every_record_and_query_has_data(
     lapse: Lapse, hook: Hook, logs: None, trouble: subprocess.Popen[str]
 ) -> None:
     records = {
@@ -124,13 +139,17 @@ def test_alerts_arrive_at_a_webhook_and_clear_when_the_trouble_ends(
         for group in yaml.safe_load((COLLECTOR / "rules" / name).read_text())["groups"]
         for rule in group["rules"]
     }
-    silent = set(records)
+    runbook = (COLLECTOR / "runbook.md").read_text()
+    queries = set(re.findall(r"```promql\n(.+?)\n```", runbook, re.DOTALL))
+    assert len(records) > 70
+    assert len(queries) > 30
+    silent = records | queries
 
     def arrived() -> bool:
         assert trouble.poll() is None
-        for record in sorted(silent):
-            if lapse.query(record):
-                silent.discard(record)
+        for asked in sorted(silent):
+            if lapse.query(faster(asked)):
+                silent.discard(asked)
         return not silent and all(hook.states(name) == ["firing"] for name in EXPECTED)
 
     came = until(arrived, 60)
@@ -147,8 +166,10 @@ def test_alerts_arrive_at_a_webhook_and_clear_when_the_trouble_ends(
     trouble.stdin.write("stop\n")
     trouble.stdin.flush()
     assert trouble.stdout.readline() == "idle\n"
-    cleared = until(
-        lambda: all(hook.states(name) == ["firing", "resolved"] for name in EXPECTED), 90
-    )
+    with meter_of(lapse, GONE) as meter:
+        meter.create_histogram("gen_ai.client.inference.duration", "s").record(0.5)
+        cleared = until(
+            lambda: all(hook.states(name) == ["firing", "resolved"] for name in EXPECTED), 90
+        )
     assert cleared, {name: hook.states(name) for name in EXPECTED}
     assert all(path != "/watchdog" for path, _ in hook.told)
