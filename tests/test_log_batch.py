@@ -191,6 +191,14 @@ def test_a_manifest_that_says_otherwise_is_reported(said, says, tmp_path, capsys
         assert says in err
 
 
+def test_a_manifest_alone_is_named(tmp_path, capsys):
+    folder = write_job(tmp_path, [], SAID)
+    (folder / "input.jsonl.out").unlink()
+    code, rows, err = report(capsys, folder)
+    assert (code, rows) == (3, [])
+    assert "no lines (*.jsonl.out) of this job are here" in err
+
+
 def test_a_line_that_is_none_is_named_and_missing_in_the_manifest_s_eyes(tmp_path, capsys):
     folder = write_job(tmp_path, LINES, SAID)
     path = folder / "input.jsonl.out"

@@ -73,6 +73,17 @@ def test_several_are_named_where_only_their_sum_fits():
     assert (set(row.callers), row.certain) == ({"console", "nightly"}, True)
 
 
+def test_of_one_identity_the_calls_that_were_not_reported_live_are_the_difference():
+    """As `instrument(correlate_logs=True)` lets the records say."""
+    seen = line("m", TEN, "app", 3, 30, 9)
+    seen.key = (*seen.key, "live")
+    others = [line("m", TEN, "app", 2, 20, 6), line("m", TEN, "jane", 1, 10, 3)]
+    row = by_model(compare([seen, *others], {("m", TEN): live(3, 30, 9)}))["m"]
+    assert (set(row.callers), row.certain) == ({"app", "jane"}, True)
+    row = by_model(compare([seen, others[0]], {("m", TEN): live(3, 30, 9)}))["m"]
+    assert (row.callers, row.certain) == (("app",), True)
+
+
 def test_two_who_fit_alike_are_not_told_apart():
     lines = [
         line("m", TEN, "app", 3, 30, 9),

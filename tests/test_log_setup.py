@@ -11,6 +11,8 @@ from urllib.request import Request, urlopen
 
 import boto3
 import pytest
+from account_month import BUCKET as MONTH
+from account_month import write_month
 
 from otel_bedrock.cli.main import main
 from otel_bedrock.invocation_logs.account import Account
@@ -203,6 +205,40 @@ def test_status_says_whether_records_arrive(aws, capsys):
     found = json.loads(out)
     assert (code, found["enabled"], found["region"]) == (0, True, REGION)
     assert {check["state"] for check in found["checks"]} == {"ok"}
+
+
+def test_a_report_reads_s3_and_cloudwatch_as_it_reads_files(aws, tmp_path, capsys):
+    truth = write_month(tmp_path, records=24, trouble=False)
+    with closing(boto3.client("s3", region_name="us-east-1")) as client:
+        client.create_bucket(Bucket=MONTH)
+        for path in tmp_path.rglob("*"):
+            if path.is_file():
+                key = path.relative_to(tmp_path).as_posix()
+                client.put_object(Bucket=MONTH, Key=key, Body=path.read_bytes())
+    aws("logs").create_log_group(logGroupName=GROUP)
+    aws("logs").create_log_stream(logGroupName=GROUP, logStreamName=STREAM)
+    now = datetime.now(timezone.utc)
+    extra = {
+        "schemaType": "ModelInvocationLog",
+        "timestamp": f"{now:%Y-%m-%dT%H:%M:%SZ}",
+        "requestId": "one-more",
+        "operation": "Converse",
+        "modelId": "amazon.nova-lite-v1:0",
+        "input": {"inputTokenCount": 1_000_003},
+        "output": {"outputTokenCount": 7},
+    }
+    aws("logs").put_log_events(
+        logGroupName=GROUP,
+        logStreamName=STREAM,
+        logEvents=[{"timestamp": round(now.timestamp() * 1000), "message": json.dumps(extra)}],
+    )
+    sources = [f"s3://{MONTH}", f"cloudwatch:{GROUP}", f"s3://{MONTH}/AWSLogs"]
+    code, out, err = run(capsys, "report", *sources, "--by", "region", "--format", "json")
+    assert (code, err) == (0, "")
+    rows = {row["region"]: row for row in json.loads(out)}
+    assert rows[None]["input_tokens"] == 1_000_003
+    assert rows["us-east-1"]["requests"] == truth.calls
+    assert rows["us-east-1"]["uncached_tokens"] == truth.total().uncached
 
 
 def test_a_region_must_be_known(aws, monkeypatch, capsys):

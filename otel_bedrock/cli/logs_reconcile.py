@@ -53,7 +53,9 @@ def run(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
     options = _parser().parse_args(argv)
     since, until = _whole_hours(options.since, options.until)
-    report = Report(by=("model", "hour", "identity", "region"), since=since, until=until)
+    report = Report(
+        by=("model", "hour", "identity", "reporter", "region"), since=since, until=until
+    )
     try:
         sources = open_sources(options.sources)
         with report.seen, Progress(PROG) as progress:
@@ -84,7 +86,7 @@ def _compare(
         since = since or _read_hour(times[0])
         until = until or _read_hour(times[-1]) + HOUR
     live: dict[tuple[str, str | None], Counts] = {}
-    regions = {line.key[3] for line in lines if line.key[3]}
+    regions = {line.key[4] for line in lines if line.key[4]}
     prometheus = Prometheus(options.prometheus, _read_headers(options.header), options.match)
     hours = (until - since) // HOUR
     for (model, hour), counts in prometheus.by_hour(since, hours, regions).items():

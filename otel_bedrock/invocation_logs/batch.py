@@ -114,6 +114,8 @@ class Job:
             said = loads(b"".join(inflate(manifest.open(0))))
         except (Broken, ValueError) as error:
             raise OSError(f"no manifest of a batch job: {error}") from error
+        if not self.files:
+            raise OSError("no lines (*.jsonl.out) of this job are here")
         lines = Sums()
         for name, log in self.files.items():
             if name not in self.sums:

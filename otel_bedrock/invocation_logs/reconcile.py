@@ -3,8 +3,10 @@
 The verdict is by model, over the whole time: metrics are exported up to a minute after a call, so
 that a call may be in another hour there than in the log. Hours say where to look.
 
-Metrics do not know who called. An identity is named where the sums of its calls, or of its and a
-few others', are exactly the difference; where none are, those who called that model are listed.
+Metrics do not know who called. Where records say that they were reported live
+(`instrument(correlate_logs=True)`), the others are the difference. Else an identity is named where
+the sums of its calls, or of its and a few others', are exactly the difference; where none are,
+those who called that model are listed.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from otel_bedrock.invocation_logs.report import Line
+from otel_bedrock.invocation_logs.report import LIVE, Line
 
 COMPARED = ("requests", "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 # More than these are not put together in all ways; then the few largest are.
@@ -64,7 +66,7 @@ def compare(
     *,
     tolerance: float = 0.0,
 ) -> list[Comparison]:
-    """Compare lines by (model, hour, identity) with live counts by (model, hour).
+    """Compare lines by (model, hour, identity, reporter) with live counts by (model, hour).
 
     The hour of live counts that came after the last one is None. Returns the models, each
     followed by the hours that differ, if the model does; those that differ first.
@@ -80,8 +82,9 @@ def compare(
             continue  # errors alone
         _sum(models.setdefault(model, Comparison(model)).logs, counts)
         _sum(hours.setdefault((model, hour), Comparison(model, hour)).logs, counts)
-        _sum(callers.setdefault(model, {}).setdefault(identity, {}), counts)
-        _sum(called.setdefault((model, hour), {}).setdefault(identity, {}), counts)
+        if line.key[3:4] != (LIVE,):
+            _sum(callers.setdefault(model, {}).setdefault(identity, {}), counts)
+            _sum(called.setdefault((model, hour), {}).setdefault(identity, {}), counts)
     for (model, hour), counts in live.items():
         if any(counts.values()):
             model = model or UNKNOWN

@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 from otel_bedrock.call import Usage
+from otel_bedrock.correlation import read_origin
 from otel_bedrock.invocation_logs.brief import BRIEF, COUNTS, Counts, counts_of
 from otel_bedrock.invocation_logs.rates import UNPRICED, RateBook
 from otel_bedrock.invocation_logs.record import ORIGIN, read_time
@@ -22,6 +23,8 @@ from otel_bedrock.invocation_logs.seen import Seen
 from otel_bedrock.model_id import parse
 
 METADATA = "metadata:"
+# Who reported a call besides the log, where its record says so.
+LIVE = "live"
 _NONE: Counts = (None,) * len(COUNTS)
 _LATEST = "~"
 
@@ -109,6 +112,12 @@ def _origin(call: Any, _: str | None) -> str | None:
     return getattr(call, "origin", ORIGIN)
 
 
+def _reporter(call: Any, _: str | None) -> str | None:
+    # By instrument(correlate_logs=True).
+    origin = read_origin(call.metadata)
+    return LIVE if origin is not None and origin.ours else None
+
+
 # What `by` may name, besides the metadata.
 FIELDS: dict[str, Callable[[Any, str | None], str | None]] = {
     "model": _model,
@@ -118,6 +127,7 @@ FIELDS: dict[str, Callable[[Any, str | None], str | None]] = {
     "operation": _operation,
     "region": _region,
     "origin": _origin,
+    "reporter": _reporter,
 }
 
 
