@@ -252,10 +252,11 @@ def _base_of(
         # Bedrock knows more ids than we do, and says so where it does not.
         return sent
     question = lookup.TABLE.get(model.kind or "")
-    advice = "Name its model in model_aliases"
+    advice = "Name its model in model_aliases (OTEL_BEDROCK_MODEL_ALIASES)"
     if question is not None and not resolves:
         advice += (
-            f", or set resolve_models, which needs the IAM action bedrock:{question.operation}"
+            ", or set resolve_models (OTEL_BEDROCK_RESOLVE_MODELS=1), which needs the IAM action"
+            f" bedrock:{question.operation}"
         )
     raise TokenCountUnsupported(sent, "its id does not tell which model it is.", f"{advice}.")
 

@@ -325,7 +325,10 @@ def test_trim_of_what_fits_and_of_what_never_will(bedrock, count):
     assert len(bedrock.bill) == 1
     code, out, _ = count("--model", SONNET, "--trim", "2", given=json.dumps(TALK))
     assert code == 4
-    assert "It does not fit 2 tokens" in out
+    assert "It does not fit 2 tokens: without the first 20 of 21" in " ".join(out.split())
+    code, out, _ = count("--model", SONNET, "--trim", "0", given="Hello")
+    assert code == 4
+    assert "It does not fit 0 tokens, and there is no message that can go." in out
 
 
 def _talk(rng, tools):

@@ -126,6 +126,10 @@ def show_trim(trimmed: Trimmed, prompt: Prompt, limit: int) -> None:
             f" have to go ({times}):"
         )
         style = "bold"
+    elif trimmed.dropped == 0:
+        title = f"It does not fit {tokens(limit)} tokens, and there is no message that can go."
+        console.print(Text(title, style="bold red"))
+        return
     else:
         title = (
             f"It does not fit {tokens(limit)} tokens: without the first {trimmed.dropped} of"

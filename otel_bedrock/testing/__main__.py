@@ -13,9 +13,10 @@ from otel_bedrock.testing.server import FakeBedrock
 _MODEL = "anthropic.claude-sonnet-4-20250514-v1:0"
 _ABOUT = """\
 Serves a fake Amazon Bedrock runtime on this machine: Converse, ConverseStream, InvokeModel,
-InvokeModelWithResponseStream, CountTokens and ApplyGuardrail for every model family, with
-responses, headers, event streams and errors like the real ones. Answers and token counts are
-made up, but consistent, and every call is billed. It costs nothing and asks for no credentials.
+InvokeModelWithResponseStream, CountTokens and ApplyGuardrail for every model family, and
+count_tokens of bedrock-mantle, with responses, headers, event streams and errors like the real
+ones. Answers and token counts are made up, but consistent, and every call is billed. It costs
+nothing and asks for no credentials.
 """
 _TEACH = """\
 what the prompt can ask for:
