@@ -7,6 +7,7 @@ import io
 import json
 from datetime import datetime, timezone
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from account_month import write_month
@@ -394,3 +395,22 @@ def test_mistakes_are_explained(tmp_path, capsys):
 def test_an_empty_folder_is_no_mistake(tmp_path, capsys):
     assert run(capsys, tmp_path) == (0, "No records.\n", "")
     assert run(capsys, tmp_path, "--format", "json") == (0, "[]\n", "")
+
+
+def test_a_file_that_may_not_be_read_is_named_and_the_others_are_read(
+    tmp_path, capsys, monkeypatch
+):
+    truth = write_month(tmp_path, records=40, trouble=False)
+    (tmp_path / "secret.json").write_text("{}")
+    opened = Path.open
+
+    def refuse(self, *args, **kwargs):
+        if self.name == "secret.json":
+            raise PermissionError(13, "Permission denied")
+        return opened(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    code, out, err = run(capsys, tmp_path, "--format", "json")
+    assert code == 3
+    assert "secret.json: Permission denied" in err
+    assert sum(row["requests"] for row in json.loads(out)) == truth.calls

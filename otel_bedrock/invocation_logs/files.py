@@ -41,15 +41,16 @@ class Files:
         if not self._path.exists():
             raise SourceError(f"{self.name}: there is no such file or folder")
         if not self._path.is_dir():
-            yield _log_of(self._path, self._path.parent)
+            yield _log_of(self._path.resolve())
             return
-        for path in _walk(self._path):
-            below = path.relative_to(self._path).as_posix()
-            whole = path.resolve().as_posix()
-            if not _is_hidden(below) and path.suffix in SUFFIXES and holds_records(whole):
+        # Resolved once: a month has many files.
+        root = self._path.resolve()
+        for path in _walk(root):
+            whole = path.as_posix()
+            if path.suffix in SUFFIXES and holds_records(whole) and not _is_hidden(path, root):
                 hour = hour_of(whole)
                 if in_range(hour, since, until):
-                    yield _log_of(path, self._path, hour)
+                    yield _log_of(path, hour)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -63,22 +64,25 @@ def _walk(folder: Path) -> Iterator[Path]:
             if not entry.is_symlink():
                 yield from _walk(Path(entry.path))
         elif entry.is_file():
-            yield Path(entry.path)
+            path = Path(entry.path)
+            yield path.resolve() if entry.is_symlink() else path
 
 
-def _is_hidden(below: str) -> bool:
-    return any(part.startswith(".") for part in below.split("/"))
+def _is_hidden(path: Path, root: Path) -> bool:
+    below = path.parts[len(root.parts) :] if path.is_relative_to(root) else (path.name,)
+    return any(part.startswith(".") for part in below)
 
 
-def _log_of(path: Path, root: Path, hour: datetime | None = None) -> LogObject:
+def _log_of(path: Path, hour: datetime | None = None) -> LogObject:
     try:
         stat = path.stat()
         with path.open("rb") as file:
             plain = not file.read(2).startswith(_MAGIC)
-    except OSError as error:
-        raise SourceError(f"{path}: {error.strerror}") from error
+    except OSError:
+        # Reading it will say why; the others are read.
+        return LogObject(str(path), None, None, partial(_read, path))
     return LogObject(
-        name=str(path.resolve()),
+        name=str(path),
         mark=f"{stat.st_size}:{stat.st_mtime_ns}",
         size=stat.st_size,
         open=partial(_read, path),
