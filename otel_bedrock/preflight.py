@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
@@ -18,8 +18,6 @@ from otel_bedrock.operations import TABLE
 
 if TYPE_CHECKING:
     from otel_bedrock.config import Config
-
-Before: TypeAlias = "Callable[[Mapping[str, Any]], bool] | float"
 
 # The operations whose input CountTokens counts.
 _COUNTED = frozenset(("converse", "invoke"))

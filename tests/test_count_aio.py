@@ -134,6 +134,9 @@ def test_a_look_up_waits_in_a_thread(bedrock, monkeypatch):
     monkeypatch.setattr(lookup, "_state", lookup._State())
     counted = counting(bedrock, modelId=PROFILE, messages=HELLO, resolve_models=True)
     assert counted.counted_as == SONNET[3:]
+    monkeypatch.setattr(lookup, "_state", lookup._State())
+    with capture(resolve_models=True):
+        assert counting(bedrock, modelId=PROFILE, messages=HELLO).counted_as == SONNET[3:]
 
 
 def test_the_wrong_one_is_said(bedrock):

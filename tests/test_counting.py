@@ -12,9 +12,10 @@ from botocore.exceptions import ClientError
 from recordings import load, replaying
 
 import otel_bedrock
-from otel_bedrock import TokenCount, TokenCountUnsupported, count_tokens
+from otel_bedrock import TokenCount, TokenCountUnsupported, count_tokens, lookup
 from otel_bedrock.count_input import CONVERSE_MEMBERS, converse_members
 from otel_bedrock.countable import REGIONS, TABLE, Memory, find
+from otel_bedrock.model_id import parse
 from otel_bedrock.testing import FakeBedrock, capture
 
 SONNET = "anthropic.claude-sonnet-4-5-20250929-v1:0"
@@ -137,6 +138,58 @@ def test_a_profile_that_nobody_knows_is_not_asked_for(bedrock, client):
     assert "bedrock:GetInferenceProfile" in text
     assert "123456789012" not in text
     assert bedrock.requests == []
+
+
+@pytest.fixture
+def control(monkeypatch):
+    """What the control plane says of profiles; `asked` is who was asked about."""
+
+    class Control:
+        asked = None
+        answer = SONNET
+
+    def base_of(session, model, client):
+        Control.asked.append(model.name)
+        if Control.answer is None:
+            raise lookup.Untold("nobody knows")
+        return parse(Control.answer)
+
+    Control.asked = []
+    monkeypatch.setattr(lookup, "_base_of", base_of)
+    monkeypatch.setattr(lookup, "_state", lookup._State())
+    return Control
+
+
+def test_a_profile_is_looked_up_where_that_is_allowed(client, control, monkeypatch):
+    with pytest.raises(TokenCountUnsupported):
+        count_tokens(client, modelId=PROFILE, messages=HELLO)
+    assert control.asked == []
+    for _ in range(2):
+        counted = count_tokens(client, modelId=PROFILE, messages=HELLO, resolve_models=True)
+        assert (counted.model_id, counted.counted_as) == (PROFILE, SONNET)
+    monkeypatch.setenv("OTEL_BEDROCK_RESOLVE_MODELS", "1")
+    assert count_tokens(client, modelId=PROFILE, messages=HELLO).counted_as == SONNET
+    assert control.asked == ["application-inference-profile/abc123"]
+
+
+def test_a_look_up_that_fails_is_not_made_again_at_once(client, control, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(lookup, "_clock", lambda: now[0])
+    control.answer = None
+    for _ in range(2):
+        with pytest.raises(TokenCountUnsupported, match="model_aliases"):
+            count_tokens(client, modelId=PROFILE, messages=HELLO, resolve_models=True)
+    assert len(control.asked) == 1
+    now[0] += lookup.FAILED_FOR
+    control.answer = SONNET
+    assert count_tokens(client, modelId=PROFILE, messages=HELLO, resolve_models=True)
+    assert len(control.asked) == 2
+
+
+def test_a_look_up_is_not_told_as_a_call(client, control):
+    with capture(resolve_models=True) as captured:
+        count_tokens(client, modelId=PROFILE, messages=HELLO)
+        assert [span.name for span in captured.spans] == [f"count_tokens {SONNET}"]
 
 
 BODIES = {
