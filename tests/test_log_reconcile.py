@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -195,6 +197,18 @@ def test_the_questions_are_of_the_log_s_hours_region_and_labels(logs, capsys):
             assert given["start"] == given["end"] == "1795690800.0"  # 11:00, the hour's end
         else:
             assert (path, given["time"]) == ("/api/v1/query", "1795690980.0")
+
+
+def test_csv_has_who_made_the_difference(logs, capsys):
+    with prometheus(NOTHING) as (url, _):
+        code, out, _ = run(capsys, logs, "--prometheus", url, "--format", "csv")
+    assert code == 4
+    whole, hour = csv.DictReader(io.StringIO(out))
+    assert (whole["hour"], hour["hour"]) == ("", TEN)
+    for row in (whole, hour):
+        assert row["callers"] == "arn:aws:iam::1:user/jane"
+        assert (row["logs_input_tokens"], row["live_input_tokens"]) == ("7", "")
+        assert row["difference_input_tokens"] == "7"
 
 
 def test_a_prometheus_that_refuses_is_quoted(logs, capsys):

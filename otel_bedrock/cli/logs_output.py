@@ -65,6 +65,10 @@ def _plain(value: Any) -> Any:
     return format(value, "f") if isinstance(value, Decimal) else value
 
 
+def _cell(value: Any) -> Any:
+    return " ".join(value) if isinstance(value, list) else _plain(value)
+
+
 def _write_json(columns: Sequence[Column[T]], rows: Sequence[T], total: T | None) -> None:
     def one(row: T) -> dict[str, Any]:
         return {column.key: _plain(column.read(row)) for column in columns}
@@ -77,7 +81,7 @@ def _write_csv(columns: Sequence[Column[T]], rows: Sequence[T], total: T | None)
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow([column.key for column in columns])
     for row in rows:
-        writer.writerow([_plain(column.read(row)) for column in columns])
+        writer.writerow([_cell(column.read(row)) for column in columns])
 
 
 def _write_table(columns: Sequence[Column[T]], rows: Sequence[T], total: T | None) -> None:

@@ -20,6 +20,8 @@ from otel_bedrock.invocation_logs.report import Report
 
 PROG = "otel-bedrock logs reconcile"
 INCOMPLETE, DIFFERENT = 3, 4
+# As metrics name models past the setting model_limit.
+OTHER_MODELS = "other"
 _HOUR_FORMAT = "%Y-%m-%dT%H:00Z"
 
 _ABOUT = """\
@@ -120,6 +122,8 @@ def _blame(row: Comparison) -> str:
         return f" Exactly the calls of {' and '.join(row.callers)}."
     if row.callers:
         return f" Called by {', '.join(row.callers)}; the sums do not tell by whom of them."
+    if row.model == OTHER_MODELS:
+        return " There the metrics of models past model_limit are, whatever they are in the logs."
     if row.difference("requests") < 0:
         return " The metrics saw calls that are not in these logs (another Region or account?)."
     return ""
