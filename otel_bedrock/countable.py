@@ -16,7 +16,7 @@ RUNTIME, MANTLE = "bedrock-runtime", "bedrock-mantle"
 GUIDE = "https://docs.aws.amazon.com/bedrock/latest/userguide/count-tokens.html"
 _LISTED = f"{GUIDE}, listed until it referred to the model cards"
 _CARDS = "https://docs.aws.amazon.com/bedrock/latest/userguide/model-cards.html"
-_SEEN = "https://pypi.org/project/litellm 1.109.1: its table of the models that AWS counts"
+_SEEN = "https://github.com/BerriAI/litellm 1.109.1: its table of the models that AWS counts"
 _DATE = "2026-10"
 
 # Regions in which AWS documented CountTokens when its page still listed them; since then the

@@ -34,7 +34,7 @@ def show(*, as_json: bool = False) -> None:
         number = sources.setdefault(row.source, len(sources) + 1) if row.source else None
         table.add_row(
             Text(row.title, style="bold" if row.source else "dim"),
-            row.endpoints[0] if row.source else f"{', else '.join(row.endpoints)}: asking shows",
+            row.endpoints[0] if row.source else "not documented: asking shows",
             "" if number is None else f"[{number}]",
             row.date,
         )
