@@ -10,7 +10,8 @@ from otel_bedrock.instrumentor import BedrockInstrumentor, flush, instrument, un
 from otel_bedrock.version import __version__
 
 if _TYPE_CHECKING:
-    from otel_bedrock.budget import BudgetExceeded, Limit, TokenBudget
+    from otel_bedrock.budget import TokenBudget
+    from otel_bedrock.budget_limit import BudgetExceeded, Limit
     from otel_bedrock.counting import (
         TokenCount,
         TokenCountUnsupported,
@@ -38,8 +39,8 @@ __all__ = [
 # What only some programs use is imported when it is asked for: it would be a third of the time
 # that importing us takes.
 _LATER = {
-    "BudgetExceeded": "budget",
-    "Limit": "budget",
+    "BudgetExceeded": "budget_limit",
+    "Limit": "budget_limit",
     "TokenBudget": "budget",
     "TokenCount": "counting",
     "TokenCountUnsupported": "counting",

@@ -15,15 +15,9 @@ from typing import Any
 from opentelemetry.context import Context
 
 from otel_bedrock import shield, signals
-from otel_bedrock.budget import (
-    ALWAYS,
-    WHEN_NEEDED,
-    BudgetExceeded,
-    BudgetUnavailable,
-    Reservation,
-    TokenBudget,
-)
+from otel_bedrock.budget import ALWAYS, WHEN_NEEDED, Reservation, TokenBudget
 from otel_bedrock.budget_bound import input_bound
+from otel_bedrock.budget_limit import BudgetExceeded, BudgetUnavailable
 from otel_bedrock.call import Call
 from otel_bedrock.recorder import Recorder
 

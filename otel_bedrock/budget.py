@@ -21,136 +21,21 @@ refuse early. `count="when needed"` asks CountTokens where the bound would be re
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from otel_bedrock.budget_limit import BudgetUnavailable, Excess, Limit, counters
 from otel_bedrock.budget_store import MemoryStore, Store, Taken, Window
 from otel_bedrock.call import Call, Usage
 from otel_bedrock.context_window import context_window, max_output
 from otel_bedrock.quota import burndown
-from otel_bedrock.shield import ForTheCaller
 
 log = logging.getLogger("otel_bedrock")
 
 NEVER: Final = "never"
 WHEN_NEEDED: Final = "when needed"
 ALWAYS: Final = "always"
-
-_DIMENSIONS = ("model", "tenant")
-# Name of the limit, seconds of its window and of one slot of it.
-_PERIODS = (("per_minute", "tokens a minute", 60, 1), ("per_day", "tokens a day", 86_400, 60))
-
-
-class BudgetExceeded(ForTheCaller):
-    """A call that was not sent: which `limit`, of whom, how much was asked, how much is left.
-
-    `limit` is its name, `scope` whose it is (`{"tenant": "acme"}`), `asked` and `left` are
-    tokens. `frees_in` is how many seconds from now that much will be left; None where it never
-    will, as for a request that is too large by itself.
-    """
-
-    def __init__(
-        self,
-        limit: str,
-        size: int,
-        scope: Mapping[str, str],
-        asked: int,
-        left: int,
-        frees_in: float | None,
-    ) -> None:
-        super().__init__(limit, size, scope, asked, left, frees_in)
-        self.limit = limit
-        self.size = size
-        self.scope = dict(scope)
-        self.asked = asked
-        self.left = left
-        self.frees_in = frees_in
-
-    def __str__(self) -> str:
-        of = " and ".join(f"{key} {value}" for key, value in self.scope.items())
-        when = "" if self.frees_in is None else f", which are free in {self.frees_in:.0f} s"
-        if self.frees_in is None and self.asked > self.size:
-            when = ", which it never allows"
-        return (
-            f"budget of {self.size:,} {self.limit}{f' of {of}' if of else ''}:"
-            f" {self.left:,} left, and the call asks for {self.asked:,}{when}"
-        )
-
-
-class BudgetUnavailable(BudgetExceeded):
-    """The shared store did not answer, and the budget was told to refuse then."""
-
-    def __init__(self, asked: int) -> None:
-        super().__init__("store", 0, {}, asked, 0, None)
-
-    def __str__(self) -> str:
-        return "budget: the shared store does not answer, and fail_open is off"
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """How much, and of whom: each model, each tenant, each pair of them, or all together.
-
-    `input_per_request` is compared with the input alone, the others with what is reserved and
-    spent. `by` names what is counted apart; `model` (an id as called, or a bare one) and `tenant`
-    say for whom the limit holds at all. Calls without a tenant count together, as one of them.
-    """
-
-    input_per_request: int | None = None
-    per_minute: int | None = None
-    per_day: int | None = None
-    by: str | Sequence[str] = ()
-    model: str | None = None
-    tenant: str | None = None
-    name: str = ""
-
-    def __post_init__(self) -> None:
-        by = (self.by,) if isinstance(self.by, str) else tuple(self.by)
-        unknown = [each for each in by if each not in _DIMENSIONS]
-        if unknown:
-            raise ValueError(f"by: expected {' or '.join(_DIMENSIONS)}; got {unknown[0]!r}")
-        object.__setattr__(self, "by", tuple(each for each in _DIMENSIONS if each in by))
-        sizes = ("input_per_request", *(period[0] for period in _PERIODS))
-        for field in sizes:
-            size = getattr(self, field)
-            if size is not None and (not isinstance(size, int) or isinstance(size, bool)):
-                raise ValueError(f"{field}: expected a whole number of tokens; got {size!r}")
-            if size is not None and size < 0:
-                raise ValueError(f"{field}: expected 0 or more tokens; got {size!r}")
-        if all(getattr(self, field) is None for field in sizes):
-            raise ValueError(f"a limit without a size limits nothing: give {' or '.join(sizes)}")
-
-    def scope(self, call: Call, tenant: str | None) -> dict[str, str] | None:
-        """Return whom a call counts for; None where the limit is not for it."""
-        model = call.model
-        ids = (model.name, model.base_id, model.profile_id)
-        if self.model is not None and self.model not in ids:
-            return None
-        if self.tenant is not None and self.tenant != tenant:
-            return None
-        values = {"model": model.base_id or model.name, "tenant": tenant or ""}
-        return {key: values[key] for key in self.by}
-
-
-@dataclass(frozen=True, slots=True)
-class Excess:
-    """A limit that a call goes over, whether it is refused or only reported."""
-
-    limit: str
-    size: int
-    scope: Mapping[str, str]
-    asked: int
-    left: int
-    frees_in: float | None
-
-    def error(self) -> BudgetExceeded:
-        """Return it as what is raised."""
-        return BudgetExceeded(
-            self.limit, self.size, self.scope, self.asked, self.left, self.frees_in
-        )
 
 
 class Reservation:
@@ -263,14 +148,20 @@ class TokenBudget:
         self._window = context_window
         self._tenant = tenant
         self._burndown = burndown
+        self._adopted: Mapping[str, int] | None = None
         self._assumed = assumed_max_tokens
         self._said = False
+
+    def adopt(self, burndown: Mapping[str, int] | None) -> None:
+        """Take the factors of the setting `burndown`, unless the budget has its own."""
+        self._adopted = burndown
 
     def factor(self, call: Call) -> int:
         """Return what an output token of the call costs."""
         if isinstance(self._burndown, int):
             return self._burndown
-        found = burndown(call.model, self._burndown)
+        own = self._adopted if self._burndown is None else self._burndown
+        found = burndown(call.model, own)
         return 1 if found is None else found
 
     def reserve(self, call: Call, input_tokens: int, *, enforce: bool | None = None) -> Reservation:
@@ -291,8 +182,8 @@ class TokenBudget:
         excesses = list(self._too_large(call, held, input_tokens, output if known else 0))
         if excesses and enforce:
             raise excesses[0].error()
-        counters = list(_counters(held))
-        windows = [counter.window for counter in counters]
+        counted = list(counters(held))
+        windows = [counter.window for counter in counted]
         try:
             taken = self.store.reserve(windows, tokens, enforce) if windows else Taken()
         except Exception as error:
@@ -304,7 +195,7 @@ class TokenBudget:
             return Reservation(self, call, (input_tokens, output), unchecked=True)
         self._said = False
         for refusal in taken.refusals:
-            counter = counters[refusal.window]
+            counter = counted[refusal.window]
             excesses.append(
                 Excess(
                     counter.name,
@@ -382,25 +273,6 @@ class TokenBudget:
         if window is not None and input_tokens + output > window:
             scope = {"model": call.model.name}
             yield Excess("tokens of context", window, scope, input_tokens + output, window, None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Counter:
-    """One window that a call is counted in, its name and whose it is."""
-
-    window: Window
-    name: str
-    scope: Mapping[str, str]
-
-
-def _counters(held: Iterable[tuple[Limit, Mapping[str, str]]]) -> Iterable[_Counter]:
-    for limit, scope in held:
-        for field, name, seconds, slot in _PERIODS:
-            size = getattr(limit, field)
-            if size is not None:
-                named = [limit.name, limit.model, limit.tenant, field, *scope.items()]
-                window = Window(json.dumps(named), size, seconds, slot)
-                yield _Counter(window, limit.name or name, scope)
 
 
 def _patience(excess: Excess) -> float:

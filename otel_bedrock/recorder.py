@@ -113,6 +113,8 @@ class Recorder:
         self.asks_quotas = config.quota_limits == SERVICE_QUOTAS
         self.instruments = dict(_instruments(meter, config, self.sets, self.quotas))
         self.budget: TokenBudget | None = config.budget
+        if self.budget is not None:
+            self.budget.adopt(config.burndown)
         self.costs: Costs | None = None
         if config.prices is not None:
             from otel_bedrock.costs import open_costs

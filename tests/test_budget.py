@@ -293,6 +293,16 @@ def test_a_reservation_is_settled_once():
     assert store.held == [30 + 50]
 
 
+def test_the_settings_factors_are_the_budgets_unless_it_has_its_own(bedrock):
+    for own, factor in ((None, 7), (2, 2)):
+        store = Spy(Clock())
+        budget = TokenBudget(Limit(per_minute=10_000), store=store, burndown=own)
+        bedrock.reset()
+        with capture(budget=budget, burndown={SONNET: 7}):
+            bedrock.client().converse(**request())
+        assert store.held == [charged(bedrock.bill[0], factor)]
+
+
 def test_what_is_spent_above_the_reservation_counts_too():
     store = Spy(Clock())
     budget = TokenBudget(Limit(per_minute=10_000), store=store)

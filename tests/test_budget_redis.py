@@ -17,7 +17,7 @@ from test_budget import ACTIONS, HELLO, SONNET, Clock, a_call, charged, play, re
 
 import otel_bedrock
 from otel_bedrock import BudgetExceeded, Limit, TokenBudget
-from otel_bedrock.budget import BudgetUnavailable
+from otel_bedrock.budget_limit import BudgetUnavailable
 from otel_bedrock.call import Usage
 from otel_bedrock.testing import FakeBedrock, capture
 

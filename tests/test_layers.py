@@ -30,6 +30,7 @@ LAYERS = (
         "context_window",
         "budget",
         "budget_bound",
+        "budget_limit",
         "budget_store",
         "pricing",
         "price_table",

@@ -24,7 +24,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from otel_bedrock.budget import Limit, TokenBudget
+from otel_bedrock import Limit, TokenBudget
 from otel_bedrock.streams import SEAMS
 from otel_bedrock.testing import FakeBedrock, server
 from otel_bedrock.testing.capture import Captured, capture
