@@ -312,7 +312,7 @@ def _watch_body(begun: Begun, answered: Any, found: answer.Found) -> None:
     if length is not None and length > limit:
         recording.finish(Outcome(**found))
         return
-    report = usage.read_headers(headers)
+    report = usage.headers_of(found.get("usage"))
     provider = begun.provider
     held = usage.held(report, splits=provider.splits_cache_write, includes=provider.includes_cache)
     recording.returned(Outcome(**found), held)

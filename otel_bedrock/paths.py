@@ -13,8 +13,9 @@ from typing import Any
 
 
 @lru_cache(maxsize=1024)
-def _steps(path: str) -> tuple[str, ...]:
-    return tuple(path.split("."))
+def _steps(path: str) -> tuple[str, tuple[str, ...]]:
+    head, *tail = path.split(".")
+    return head, tuple(tail)
 
 
 def dig(data: Any, path: str) -> Any:
@@ -23,10 +24,12 @@ def dig(data: Any, path: str) -> Any:
     With `*` the answer is the list of what was found under each item (items without it are
     left out), or None where nothing was found.
     """
-    # Nearly every path is one key of a plain dict.
-    if type(data) is dict and "." not in path:
-        return data.get(path)
-    return _walk(data, _steps(path))
+    head, tail = _steps(path)
+    if type(data) is dict:
+        # Nearly every path is one key of a plain dict, or ends at its first.
+        data = data.get(head)
+        return data if data is None or not tail else _walk(data, tail)
+    return _walk(data, (head, *tail))
 
 
 def _walk(data: Any, steps: tuple[str, ...]) -> Any:

@@ -116,6 +116,10 @@ def read_json(body: Any, limit: int) -> Mapping[str, Any] | None:
     return data if isinstance(data, Mapping) else None
 
 
+# What most values are, and what may be an attribute as it is; None says that there is none.
+_PLAIN = frozenset((str, float, bool, type(None)))
+
+
 def _scalar(value: Any) -> Any:
     """Return what may be an attribute: a string, a number, or a tuple of strings."""
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
@@ -144,10 +148,10 @@ def _read_converse(parameters: Parameters, _: Any, __: Provider) -> dict[str, An
         if under is not None and (type(under) is dict or isinstance(under, Mapping)):
             for key, name in names.items():
                 value = under.get(key)
-                if value is not None:
+                if type(value) not in _PLAIN:
                     value = _scalar(value)
-                    if value is not None:
-                        found[name] = value
+                if value is not None:
+                    found[name] = value
     metadata = parameters.get("requestMetadata")
     if isinstance(metadata, Mapping):
         found["request_metadata"] = metadata

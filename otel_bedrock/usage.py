@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from otel_bedrock.call import Usage
@@ -242,10 +243,25 @@ def read_headers(headers: Mapping[str, Any]) -> Report | None:
             continue
         # isdecimal() takes digits of every script, and int() would read them.
         if isinstance(text, str) and text.isascii() and text.isdecimal() and len(text) <= 19:
-            count = whole(int(text))
-            if count is not None:
+            count = int(text)
+            if count <= _MOST:
                 counts[name] = count
     return Report(HEADERS, counts) if counts else None
+
+
+# Field of Usage -> the count of which it is made where headers alone were asked.
+_OF_HEADERS = ("input", "output", "cache_read", "cache_write")
+_of_headers = attrgetter(
+    "uncached_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"
+)
+
+
+def headers_of(spent: Usage | None) -> Report | None:
+    """Return the report of which alone `decide` made `spent`: headers are read once a call."""
+    if spent is None:
+        return None
+    said = zip(_OF_HEADERS, _of_headers(spent), strict=True)
+    return Report(HEADERS, {name: count for name, count in said if count is not None})
 
 
 def held(headers: Report | None, *, splits: bool, includes: bool) -> frozenset[str]:
