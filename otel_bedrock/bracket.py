@@ -206,7 +206,7 @@ class Ahead:
 
 
 async def reserve_ahead(
-    current: Recorder,
+    recorder: Look,
     service: str,
     client: Any,
     args: tuple[Any, ...],
@@ -222,9 +222,10 @@ async def reserve_ahead(
         row = TABLE.get((service, api)) if isinstance(api, str) else None
         if row is None or not row.spends or not is_instrumentation_enabled():
             return None
-        budget, config = current.budget, current.config
-        if budget is None or not budget.waits:
+        current = recorder()
+        if current is None or current.budget is None or not current.budget.waits:
             return None
+        budget, config = current.budget, current.config
         parameters = args[1] if len(args) > 1 else kwargs.get("api_params")
         parameters = parameters if isinstance(parameters, Mapping) else {}
         call, provider = read_call(

@@ -57,9 +57,7 @@ async def _awaited(seam: Seam, recorder: Look, service: str, call: Call) -> Any:
     wrapped, client, args, kwargs = call
     before = preflight.current
     counted = None if before is None else await before.count_async(recorder, service, call)
-    current, ahead = recorder(), None
-    if current is not None and current.budget is not None:
-        ahead = await reserve_ahead(current, service, client, args, kwargs)
+    ahead = await reserve_ahead(recorder, service, client, args, kwargs)
     begun = begin(seam.watches, recorder, service, client, args, kwargs, ahead)
     if begun is None:
         return await wrapped(*args, **kwargs)

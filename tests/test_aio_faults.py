@@ -26,6 +26,7 @@ from transparency import (
 )
 
 from otel_bedrock import aio_streams, shield
+from otel_bedrock.instrumentor import _Active
 
 # What stands between the caller and what is awaited; it calls nothing that is not shielded.
 _BETWEEN = ("_Awaited.", "_Pieces.popleft", "_Pieces.end", "_Transport.")
@@ -159,3 +160,11 @@ def test_a_bug_in_any_function_is_not_the_callers(site, backend, stage, bare, ca
         assert len(spans) == opened.started
     assert seen == bare[backend]
     assert {line.name for line in caplog.records} <= {"otel_bedrock"}
+
+
+def test_a_bug_in_the_look_for_who_records_is_not_the_callers(stage, bare):
+    site = Site("_Active.current", _Active, "current", _Active.current)
+    with injected(site), instrumented(**ALL_ON) as (captured, _):
+        seen = _play(stage, AIOHTTP)
+        assert captured.spans == ()
+    assert seen == bare[AIOHTTP]
