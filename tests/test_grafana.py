@@ -236,3 +236,13 @@ def test_the_provider_reads_the_folder_that_compose_mounts():
     (provider,) = found["providers"]
     assert provider["type"] == "file"
     assert provider["options"]["path"] == "/etc/bedrock/grafana/dashboards"
+
+
+def test_a_page_compares_its_own_variable_for_equality():
+    """Grafana escapes for regular expressions only the values of what may have several."""
+    for page in PAGES:
+        variables = {row["name"]: row for row in DASHBOARDS[page.name]["templating"]["list"]}
+        asked = json.dumps(DASHBOARDS[page.name]["panels"])
+        for name, row in variables.items():
+            if not (row["multi"] or row["includeAll"]):
+                assert f'=~\\"${name}\\"' not in asked

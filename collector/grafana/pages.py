@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import rows
-from panels import PROMETHEUS, Json, Panel, render
+from panels import PROMETHEUS, Json, Panel, Query, render
 from promql import MODEL, TENANT, name
 from rows import BY_MODEL, BY_TENANT, OVERVIEW
 
@@ -112,7 +112,9 @@ def render_page(page: Page) -> Json:
             if x + width > 24:
                 x, y = 0, y + panel.height
                 width = 24 if last else panel.width
-            panels.append(render(replace(panel, width=width), len(panels) + 1, x, y))
+            queries = tuple(_exact(page, query) for query in panel.queries)
+            panel = replace(panel, width=width, queries=queries)
+            panels.append(render(panel, len(panels) + 1, x, y))
             x += width
         y += row[-1].height
     return {
@@ -155,6 +157,17 @@ def render_page(page: Page) -> Json:
         "templating": {"list": [_variable(page, row) for row in _VARIABLES]},
         "panels": panels,
     }
+
+
+def _exact(page: Page, query: Query) -> Query:
+    """Compare the page's own variable for equality.
+
+    Grafana escapes for regular expressions only the values of variables that may have several:
+    a tenant `acme (EU)` would not match itself.
+    """
+    label = {name: label for name, _, label in _VARIABLES}.get(page.chosen)
+    sought = f'{label}=~"${page.chosen}"'
+    return replace(query, expr=query.expr.replace(sought, sought.replace("=~", "=")))
 
 
 def _row(title: str, number: int, y: int) -> Json:

@@ -55,7 +55,7 @@ def chat(tenant: str, model: str) -> None:
         list(client.converse_stream(modelId=model, messages=HELLO, system=system)["stream"])
 
 
-for tenant in ("acme", "globex"):
+for tenant in ("acme (EU)", "globex"):
     for model in (CLAUDE, NOVA):
         chat(tenant, model)
     with otel_bedrock.attribution(tenant=tenant, feature="search"):

@@ -21,17 +21,22 @@ pytestmark = pytest.mark.timeout(400)
 
 TRAFFIC = Path(__file__).parent / "tenants.py"
 SERVICE = "tenants"
+# Its name is a regular expression that does not match itself.
+TENANT = "acme (EU)"
 CLAUDE = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
 NOVA = "us.amazon.nova-lite-v1:0"
 DASHBOARDS = {
     path.stem: json.loads(path.read_text()) for path in (COLLECTOR / "grafana/dashboards").iterdir()
 }
 WINDOW = 240
+ALL = ".*"
 CHOICES = {
-    "all": {"service": ".*", "model": ".*", "tenant": ".*"},
-    "claude": {"service": SERVICE, "model": re.escape(CLAUDE), "tenant": ".*"},
-    "acme": {"service": SERVICE, "model": ".*", "tenant": "acme"},
+    "all": {"service": ALL, "model": ALL, "tenant": ALL},
+    "claude": {"service": SERVICE, "model": CLAUDE, "tenant": ALL},
+    "acme": {"service": SERVICE, "model": ALL, "tenant": TENANT},
 }
+# What a page of one model or tenant has chosen in any case.
+OWN = {"otel-bedrock-model": {"model": CLAUDE}, "otel-bedrock-tenant": {"tenant": TENANT}}
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +90,12 @@ def _filled(text, chosen):
         "__rate_interval_ms": str(WINDOW * 1000),
         "__rate_interval": f"{WINDOW}s",
         "__range": "6h",
-        **{key: value.replace("\\", "\\\\") for key, value in chosen.items()},
     }
+    # As Grafana does: what may be several values is escaped, and compared as an expression.
+    for key, value in chosen.items():
+        pattern = value if value in (ALL, f"{SERVICE}|logs") else re.escape(value)
+        pattern = pattern.replace("\\", "\\\\")
+        text = text.replace(f'=~"${key}"', f'=~"{pattern}"').replace(f'="${key}"', f'="{value}"')
     filled = re.sub(r"\$(\w+)", lambda match: values[match[1]], text)
     assert "$" not in filled
     return filled
@@ -118,7 +127,7 @@ def _numbers(stack, target, chosen):
 def test_every_query_of_a_panel_gives_data(name, panel, choice, stack, bill):
     assert panel["targets"]
     for target in panel["targets"]:
-        numbers = _numbers(stack, target, CHOICES[choice])
+        numbers = _numbers(stack, target, CHOICES[choice] | OWN.get(name, {}))
         assert numbers, target["expr"]
         assert min(numbers) >= 0 or panel["title"].startswith("Saved")
 
@@ -156,7 +165,7 @@ def test_the_figures_are_what_was_billed(stack, bill):
 def test_a_table_has_the_tokens_of_each_tenant_and_model(stack, bill):
     everything = CHOICES["all"] | {"service": SERVICE}
     for title, label, wanted in (
-        ("The time range by tenant", "bedrock_attribution_tenant", {"acme", "globex"}),
+        ("The time range by tenant", "bedrock_attribution_tenant", {TENANT, "globex"}),
         ("The time range by model", "gen_ai_request_model", {b.model_id for b in bill}),
     ):
         targets = _panel("otel-bedrock", title)["targets"]
@@ -187,15 +196,16 @@ def test_quota_in_use_is_what_bedrock_settles_over_the_limit(stack, bill):
 def test_exemplars_lead_to_traces_that_jaeger_has(stack, bill):
     now = time.time()
     panels = [
-        (panel, target)
-        for _, panel in PANELS
+        (name, panel, target)
+        for name, panel in PANELS
         for target in panel["targets"]
         if target.get("exemplar")
     ]
     assert len(panels) >= 3
     traces = {span["trace_id"] for span in stack.traces(SERVICE)}
-    for panel, target in panels:
-        promql = _filled(target["expr"], CHOICES["all"] | {"service": SERVICE})
+    for name, panel, target in panels:
+        chosen = CHOICES["all"] | {"service": SERVICE} | OWN.get(name, {})
+        promql = _filled(target["expr"], chosen)
         series = _ask(stack, "query_exemplars", query=promql, start=now - 900, end=now)
         found = {dot["labels"]["trace_id"] for one in series for dot in one["exemplars"]}
         assert found, panel["title"]

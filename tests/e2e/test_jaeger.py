@@ -31,6 +31,7 @@ SEARCHES = [
     for line in SECTION[1].splitlines()
     if re.match(r"\| (?!you look for|-)", line)
 ]
+TENANT = "globex"
 MODEL = "us.amazon.nova-lite-v1:0"
 
 # What each row must find of the calls that were made, by the words of its first cell.
@@ -39,11 +40,11 @@ FOUND = {
     "calls of a model, whatever Region": lambda call: (
         call["bedrock.model.base_id"] == "amazon.nova-lite-v1:0"
     ),
-    "calls for a tenant": lambda call: call["bedrock.attribution.tenant"] == "acme",
+    "calls for a tenant": lambda call: call["bedrock.attribution.tenant"] == TENANT,
     "calls with an error": lambda call: call.get("error.type") == "ThrottlingException",
     "throttled calls of a tenant": lambda call: (
         call.get("bedrock.throttle.reason") == "tokens_per_minute"
-        and call["bedrock.attribution.tenant"] == "acme"
+        and call["bedrock.attribution.tenant"] == TENANT
     ),
     "streams that broke off": lambda call: call.get("bedrock.usage.complete") is False,
     "slow calls": lambda call: call["seconds"] >= 1,
@@ -108,7 +109,7 @@ def test_a_search_finds_the_calls_that_it_says(what, fields, stack, calls):
     assert wanted
     assert len(wanted) < len(calls)
     first = next(iter(calls.values()))["wanted"]
-    fields = fields.replace("6f1c0a3e-…", first).replace("10s", "1s")
+    fields = fields.replace("6f1c0a3e-…", first).replace("10s", "1s").replace("acme", TENANT)
     assert _search(stack, **_fields(fields)) == wanted
 
 
@@ -117,7 +118,7 @@ def test_what_the_table_says_jaeger_cannot_do_it_cannot(stack, calls):
     for tags in ({"gen_ai.usage.input_tokens": ">2000"}, {"error": "true"}):
         assert _search(stack, tags=json.dumps(tags)) == set()
     # The third version of its API knows operations and durations, and passes over attributes.
-    v3 = {"query.attributes": json.dumps({"bedrock.attribution.tenant": "acme"})}
+    v3 = {"query.attributes": json.dumps({"bedrock.attribution.tenant": TENANT})}
     assert len(_v3(stack, **v3)) == len(calls)
 
 
