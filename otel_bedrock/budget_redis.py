@@ -186,6 +186,12 @@ class RedisStore:
         if sent is not None:
             sent.exception(timeout)
 
+    def close(self) -> None:
+        """Send what is left, and close the connections."""
+        if self._sender is not None:
+            self._sender.shutdown()
+        self._redis.close()
+
     def _settle_now(
         self, windows: Sequence[Window], slots: Sequence[int], reserved: int, spent: int
     ) -> None:

@@ -169,6 +169,7 @@ def test_settling_on_an_event_loop_is_done_by_a_thread_in_order(connection):
     asyncio.run(work())
     store.flush()
     assert total(connection) == 20
+    store.close()
 
 
 def test_a_dead_server_fails_no_call_and_is_left_alone_for_a_while(caplog, monkeypatch):
@@ -187,6 +188,7 @@ def test_a_dead_server_fails_no_call_and_is_left_alone_for_a_while(caplog, monke
     strict = TokenBudget(Limit(per_minute=1), store=store, fail_open=False)
     with pytest.raises(BudgetUnavailable, match="the shared store does not answer"):
         strict.reserve(a_call(most=0), 0)
+    store.close()
 
 
 def test_a_server_that_comes_back_is_used_again(monkeypatch):
@@ -203,6 +205,7 @@ def test_a_server_that_comes_back_is_used_again(monkeypatch):
         assert not budget.reserve(a_call(most=10), 0).unchecked
         with pytest.raises(BudgetExceeded):
             budget.reserve(a_call(most=10), 0)
+        budget.store.close()
     finally:
         own.stop()
 
