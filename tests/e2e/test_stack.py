@@ -200,15 +200,6 @@ def test_the_collector_starts_without_a_warning(stack: Stack) -> None:
     assert [line for line in started.splitlines() if "\tinfo\t" not in line] == []
 
 
-def test_the_readme_lists_every_variable_with_its_default() -> None:
-    """The configurations decide; the table follows."""
-    used: dict[str, str] = {}
-    for name in ("otelcol.yaml", "jaeger.yaml"):
-        used.update(re.findall(r"\$\{env:(\w+):-([^}]+)\}", (COLLECTOR / name).read_text()))
-    readme = (COLLECTOR / "README.md").read_text()
-    assert dict(re.findall(r"^\| `([A-Z_]+)` \| `([^`]+)`", readme, re.MULTILINE)) == used
-
-
 def test_missing_programs_are_named_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
