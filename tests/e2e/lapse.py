@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -100,7 +101,7 @@ class Lapse(Stack):
         self.past = past
 
     def start(self) -> None:
-        (port,) = free_ports(1)
+        (self.alerts,) = free_ports(1)
         rules = self.folder / "rules"
         rules.mkdir()
         for path in (COLLECTOR / "rules").glob("*.yaml"):
@@ -110,9 +111,6 @@ class Lapse(Stack):
                     assert text.count(line) == 1, line
                     text = text.replace(line, other)
             (rules / path.name).write_text(faster(text))
-        config = faster((COLLECTOR / "prometheus.yaml").read_text())
-        config = config.replace("127.0.0.1:9093", f"127.0.0.1:{port}")
-        (self.folder / "prometheus.yaml").write_text(config)
         routes = faster((COLLECTOR / "alertmanager.yaml").read_text())
         routes = routes.replace("127.0.0.1:9095", f"127.0.0.1:{self.hook.port}")
         (self.folder / "alertmanager.yaml").write_text(routes)
@@ -122,20 +120,25 @@ class Lapse(Stack):
             [
                 f"--config.file={self.folder / 'alertmanager.yaml'}",
                 f"--storage.path={self.folder / 'alerts'}",
-                f"--web.listen-address=127.0.0.1:{port}",
+                f"--web.listen-address=127.0.0.1:{self.alerts}",
                 "--cluster.listen-address=",
             ],
             {},
         )
-        self.await_health("alertmanager", f"http://127.0.0.1:{port}/-/ready")
+        self.await_health("alertmanager", f"http://127.0.0.1:{self.alerts}/-/ready")
         super().start()
+
+    def prometheus_config(self) -> Path:
+        config = faster((COLLECTOR / "prometheus.yaml").read_text())
+        path = self.folder / "prometheus.yaml"
+        path.write_text(config.replace("127.0.0.1:9093", f"127.0.0.1:{self.alerts}"))
+        return path
 
     def run(
         self, program: str, arguments: list[str], environment: Mapping[str, str], name: str = ""
     ) -> None:
         if program == "prometheus":
-            ours = f"--config.file={self.folder / 'prometheus.yaml'}"
-            arguments = [ours, f"--query.lookback-delta={5 * MINUTE:g}s", *arguments[1:]]
+            arguments = [*arguments, f"--query.lookback-delta={5 * MINUTE:g}s"]
         super().run(program, arguments, environment, name)
 
     def _remember(self) -> None:

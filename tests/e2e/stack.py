@@ -212,6 +212,16 @@ class Programs:
                 continue
             raise StackError(f"{program}: {state}. Its last words:\n{self.log(program)}")
 
+    def prometheus_config(self) -> Path:
+        """Write prometheus.yaml as it is, but for whom it tells: an Alertmanager may be running."""
+        text = (COLLECTOR / "prometheus.yaml").read_text()
+        told, _, rest = text.partition("alerting:\n")
+        assert rest
+        text = told.replace("rules/", f"{COLLECTOR}/rules/") + rest[rest.index("\n\n") :]
+        path = self.folder / "prometheus.yaml"
+        path.write_text(text)
+        return path
+
     def query(self, promql: str) -> list[tuple[dict[str, str], float]]:
         """Return labels and value of each series that the instant query gives now."""
         data = self._get(f"{self.prometheus}/api/v1/query", {"query": promql})["data"]
@@ -285,7 +295,7 @@ class Stack(Programs):
         self.run(
             "prometheus",
             [
-                f"--config.file={COLLECTOR / 'prometheus.yaml'}",
+                f"--config.file={self.prometheus_config()}",
                 f"--storage.tsdb.path={self.folder / 'prometheus'}",
                 f"--web.listen-address={at['prometheus']}",
                 "--web.enable-otlp-receiver",

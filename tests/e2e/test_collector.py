@@ -284,7 +284,7 @@ def test_remote_write_gives_the_same_series_as_otlp(fleet):
     fleet.run(
         "prometheus",
         [
-            f"--config.file={COLLECTOR / 'prometheus.yaml'}",
+            f"--config.file={fleet.prometheus_config()}",
             f"--storage.tsdb.path={fleet.folder / 'prometheus'}",
             f"--web.listen-address={prometheus}",
             "--web.enable-otlp-receiver",

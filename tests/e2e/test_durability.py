@@ -56,7 +56,7 @@ class Durable(Fleet):
         self.run(
             "prometheus",
             [
-                f"--config.file={COLLECTOR / 'prometheus.yaml'}",
+                f"--config.file={self.prometheus_config()}",
                 f"--storage.tsdb.path={self.folder / 'prometheus'}",
                 f"--web.listen-address={self.prometheus.removeprefix('http://')}",
                 "--web.enable-otlp-receiver",

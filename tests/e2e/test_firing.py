@@ -34,19 +34,20 @@ LOOPING = (
 # The week before, in which the workload did a little.
 PAST = {
     "bedrock:evaluations": 1,
-    f"bedrock_workload:weighted_tokens:rate5m{{{LOOPING}}}": 0.5,
+    f"bedrock_workload:weighted_tokens:rate5m{{{LOOPING}}}": 0.01,
     f"bedrock_workload:input_tokens:rate5m{{{LOOPING}}}": 1,
     f"bedrock_workload:cache_read_tokens:rate5m{{{LOOPING}}}": 0.5,
     f'bedrock_service:calls:rate5m{{service_name="{SERVICE}"}}': 0.1,
     f'bedrock_service:calls:rate5m{{service_name="{GONE}"}}': 0.1,
 }
-# As a user overrides a threshold for one tenant, or one service.
+# As a user overrides a threshold for one tenant, or one service; so low that a slow machine's few
+# calls are above.
 ACME = 'bedrock:workload{bedrock_attribution_tenant="acme"}'
 TROUBLED = f'bedrock:service_model{{service_name="{SERVICE}"}}'
 THRESHOLDS = {
-    "expr: bedrock:workload + 2000\n": f"expr: {ACME} + 20 or bedrock:workload + 2000\n",
-    "expr: bedrock:workload + 30\n": f"expr: {ACME} + 2 or bedrock:workload + 30\n",
-    "expr: bedrock:service_model + 20\n": f"expr: {TROUBLED} + 5 or bedrock:service_model + 20\n",
+    "expr: bedrock:workload + 2000\n": f"expr: {ACME} + 0.5 or bedrock:workload + 2000\n",
+    "expr: bedrock:workload + 30\n": f"expr: {ACME} + 0.1 or bedrock:workload + 30\n",
+    "expr: bedrock:service_model + 20\n": f"expr: {TROUBLED} + 0.2 or bedrock:service_model + 20\n",
 }
 # What arrives, at whom, and a part of what it says.
 EXPECTED = {
