@@ -113,6 +113,10 @@ class Values:
         """Give the values after the start, parsed, and a Corrupt for what is none."""
         going = True
         while going:
+            found = self._next_line()
+            if found is not _NOTHING:
+                yield found
+                continue
             try:
                 if self._offset == 0 and self._at == 0 and not self._buffer:
                     self._begin()
@@ -134,6 +138,30 @@ class Values:
                 self._skip -= 1
             else:
                 yield found
+
+    def _next_line(self) -> Any:
+        """Read a line that is a value, at once where nothing is in the way; else _NOTHING."""
+        buffer, at = self._buffer, self._at
+        if (
+            not buffer.startswith(b"\n{", at)
+            or not self._by_line
+            or self._arrays
+            or self._wrapped
+            or self._skip
+        ):
+            return _NOTHING
+        end = buffer.find(b"\n", at + 1)
+        if end < 0:
+            return _NOTHING
+        try:
+            value = self._parse(buffer[at + 1 : end])
+        except ValueError:
+            return _NOTHING
+        self._at = end
+        self.line += 1
+        self._since = 0
+        self._flat_offset, self._flat_line = self._offset + end, self.line
+        return value
 
     def _begin(self) -> None:
         while len(self._buffer) < len(_BOM) and self._more():
