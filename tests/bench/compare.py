@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import logging
 import os
 import statistics
 import subprocess
@@ -260,6 +261,8 @@ def main() -> int:
     unknown = [part for part in wanted if part not in PARTS]
     if unknown:
         parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    # Without an SDK, each change of the activation would say so again.
+    logging.getLogger("otel_bedrock").setLevel(logging.ERROR)
     effort = Effort(arguments.calls, arguments.slices)
     table: list[Row] = []
     for part in wanted:
