@@ -176,8 +176,11 @@ class Recording:
         end = end or self._end or (time.time_ns(), time.perf_counter())
         if self._end is None:
             self._end = end
-        if self.reservation is not None:
-            self._settle(self.reservation, outcome, last=True)
+        try:
+            if self.reservation is not None:
+                self._settle(self.reservation, outcome, last=True)
+        except Exception as error:
+            shield.stop("budget.finish", error)
         try:
             self._measure(outcome, _NOTHING, last=True)
         except Exception as error:

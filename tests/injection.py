@@ -45,6 +45,7 @@ _RIM = (
     "abandoned.look",
     "abandoned.finish_all",
     "bracket.begin",
+    "bracket.reserve_ahead",
     "bracket.Begun.__enter__",
     "bracket.Begun.__exit__",
     "preflight.Preflight.count",

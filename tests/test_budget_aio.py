@@ -154,6 +154,9 @@ def test_a_task_that_is_cancelled_while_it_waits_gives_back(bedrock):
 
 
 def test_counting_is_awaited(bedrock):
+    if not hasattr(bedrock.client(), "count_tokens"):
+        pytest.skip("the installed botocore has no CountTokens")
+
     async def act(client):
         await client.converse(**request(messages=LONG))
         with pytest.raises(BudgetExceeded):
