@@ -32,7 +32,7 @@ from throughput import throughput
 
 from otel_bedrock import patch
 from otel_bedrock.config import read_config
-from otel_bedrock.instrumentor import Given, exchange
+from otel_bedrock.instrumentor import Given, _active, exchange
 
 _IMPORT = """
 import time
@@ -72,14 +72,12 @@ class Bench:
         """
         scenario = SCENARIOS[name]
         exchange(self.given)
-        wrappers = patch._present
-        assert wrappers is not None
-        look = wrappers._recorder
 
         def put(recorder: Any) -> Callable[[], None]:
             def prepare() -> None:
                 self.use(scenario)
-                wrappers._recorder = recorder
+                assert patch._present is not None
+                patch._present._recorder = recorder
 
             return prepare
 
@@ -88,7 +86,7 @@ class Bench:
 
         return {
             "bare": (put(None), call),
-            "ours": (put(look), call),
+            "ours": (put(_active.current), call),
             "contract": (put(None), self.contract.call),
             "floor": (put(None), self.floor.call),
         }
@@ -156,8 +154,8 @@ def _floors(each: Round) -> float:
 def bodies(effort: Effort) -> Iterable[Row]:
     """Large bodies against a small one in the same rounds."""
     bench = Bench()
-    small = bench.kinds("invoke_model, 1 KB")
     for name in ("invoke_model, 100 KB", "invoke_model, 5 MB", "invoke_model, embedding"):
+        small = bench.kinds("invoke_model, 1 KB")
         kinds = {**bench.kinds(name), "small": small["bare"], "small, ours": small["ours"]}
         rounds = _measured(kinds, max(5, effort.calls // 2), effort.slices)
         yield row(
