@@ -18,6 +18,7 @@ if _TYPE_CHECKING:
         count_tokens,
         count_tokens_async,
     )
+    from otel_bedrock.elsewhere import record_usage
 
 __all__ = [
     "BedrockInstrumentor",
@@ -33,6 +34,7 @@ __all__ = [
     "flush",
     "flush_after",
     "instrument",
+    "record_usage",
     "uninstrument",
 ]
 
@@ -46,6 +48,7 @@ _LATER = {
     "TokenCountUnsupported": "counting",
     "count_tokens": "counting",
     "count_tokens_async": "counting",
+    "record_usage": "elsewhere",
 }
 
 

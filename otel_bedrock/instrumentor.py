@@ -114,6 +114,11 @@ class _Active:
         return None if given.config.budget is None else recorder
 
 
+def recorder() -> Recorder | None:
+    """Return who records a call that starts now; None where nobody would see it."""
+    return _active.current()
+
+
 def _after_fork() -> None:
     try:
         _active.after_fork()

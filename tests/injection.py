@@ -32,7 +32,8 @@ SECRET = "a word that was said to the model"
 # asynchronous client reaches.
 _ELSEWHERE = (
     *("__main__", "aio_streams", "asking", "aws_lambda", "budget_redis", "cli", "config"),
-    *("control_plane", "count_input", "countable", "counting", "instrumentor", "invocation_logs"),
+    *("control_plane", "count_input", "countable", "counting", "elsewhere", "instrumentor"),
+    *("invocation_logs", "past_call"),
     *("lookup", "mantle", "messages_api", "otlp", "otlp_server", "price_library", "received"),
     *("receiver", "sdk", "service_quotas", "testing", "trimming"),
 )

@@ -53,6 +53,7 @@ LAYERS = (
         "signals",
         "recorder",
         "recording",
+        "past_call",
         "costs",
         "gauges",
         "streams",
@@ -66,7 +67,8 @@ LAYERS = (
     },
     # joining
     {"admission", "budget_redis", "observers", "bracket", "patch", "instrumentor", "lookup"}
-    | {"control_plane", "mantle", "asking", "counting", "preflight", "service_quotas"},
+    | {"control_plane", "mantle", "asking", "counting", "preflight", "service_quotas"}
+    | {"elsewhere"},
 )
 PURE = LAYERS[0] | LAYERS[1]
 SIDE_DOORS = {

@@ -18,20 +18,18 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import Link, NoOpTracerProvider, SpanContext, SpanKind, TraceFlags
 
 from otel_bedrock import signals
-from otel_bedrock.call import Call, Outcome
+from otel_bedrock.call import Call
 from otel_bedrock.config import Config
 from otel_bedrock.correlation import read_origin
 from otel_bedrock.invocation_logs.record import BATCH, Record
 from otel_bedrock.invocation_logs.totals import Totals, origin_marks
+from otel_bedrock.past_call import PastCall
 from otel_bedrock.recorder import Recorder
-from otel_bedrock.recording import Recording
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-    from otel_bedrock.recorder import Attributes, Measurement
 
-_DURATIONS = frozenset((*signals.DURATIONS.values(), "operation_duration"))
 _LOG_ATTRIBUTES = tuple(
     (row.field, row.key)
     for row in signals.ATTRIBUTES
@@ -68,21 +66,15 @@ class _Kept(SpanProcessor):
             self.spans.append(span)
 
 
-class _LoggedCall(Recording):
-    """A Recording whose call is over: its duration is known from the record, or is not."""
+class _LoggedCall(PastCall):
+    """A call of a log; `batch` has a price of its own."""
 
-    __slots__ = ("_seconds", "batch")
+    __slots__ = ("batch",)
 
     def __init__(self, recorder: Recorder, call: Call, span: Span, seconds: float | None) -> None:
-        super().__init__(recorder, call, span)
-        self.started = 0.0
+        super().__init__(recorder, call, span, seconds)
+        # Whatever inference runs around the ingest, it is not this call's.
         self.outer = None
-        self._seconds = seconds
-
-    def _durations(self, outcome: Outcome, base: Attributes) -> Iterable[Measurement]:
-        for measurement in super()._durations(outcome, base):
-            if self._seconds is not None or measurement[0] not in _DURATIONS:
-                yield measurement
 
 
 class Teller:
