@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -23,6 +25,26 @@ class Command:
         module, _, function = self.target.partition(":")
         run: Run = getattr(import_module(module), function)
         return run
+
+
+MISUSED = 2
+
+
+def run_named(program: str, commands: Sequence[Command], arguments: Sequence[str]) -> int:
+    """Run the command that the first of `arguments` names; returns its exit code."""
+    name, *rest = arguments
+    for command in commands:
+        if command.name == name:
+            return command.load()(rest)
+    names = [command.name for command in commands]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    print(
+        f"{program}: no command {name!r}."
+        + (f" Did you mean {near[0]!r}?" if near else "")
+        + f"\nThe commands are: {', '.join(names)}. See: {program} --help",
+        file=sys.stderr,
+    )
+    return MISUSED
 
 
 COMMANDS = (

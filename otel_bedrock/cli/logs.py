@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-import sys
 from collections.abc import Sequence
 
-from otel_bedrock.cli.commands import Command
-
-MISUSED = 2
+from otel_bedrock.cli.commands import Command, run_named
 
 # In the order of the help.
 COMMANDS: tuple[Command, ...] = (
@@ -48,19 +44,7 @@ def run(argv: Sequence[str]) -> int:
         parser.parse_args(argv)
         parser.print_help()
         return 0
-    name, *rest = argv
-    for command in COMMANDS:
-        if command.name == name:
-            return command.load()(rest)
-    names = [command.name for command in COMMANDS]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    print(
-        f"otel-bedrock logs: no command {name!r}."
-        + (f" Did you mean {near[0]!r}?" if near else "")
-        + f"\nThe commands are: {', '.join(names)}. See: otel-bedrock logs --help",
-        file=sys.stderr,
-    )
-    return MISUSED
+    return run_named("otel-bedrock logs", COMMANDS, argv)
 
 
 def _parser() -> argparse.ArgumentParser:

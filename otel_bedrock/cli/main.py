@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from otel_bedrock.cli.commands import COMMANDS, EXTRAS, CommandError
+from otel_bedrock.cli.commands import COMMANDS, EXTRAS, CommandError, run_named
 
-OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, INTERRUPTED = 0, 1, 130
 NAME_WIDTH = max(len(command.name) for command in COMMANDS)
 
 DESCRIPTION = "Exact token counts of Amazon Bedrock calls, as OpenTelemetry traces and metrics."
@@ -63,19 +62,7 @@ def _run(arguments: list[str]) -> int:
         else:
             parser.print_help()
         return OK
-    name, *rest = arguments
-    for command in COMMANDS:
-        if command.name == name:
-            return command.load()(rest)
-    names = [command.name for command in COMMANDS]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    print(
-        f"otel-bedrock: no command {name!r}."
-        + (f" Did you mean {near[0]!r}?" if near else "")
-        + f"\nThe commands are: {', '.join(names)}. See: otel-bedrock --help",
-        file=sys.stderr,
-    )
-    return MISUSED
+    return run_named("otel-bedrock", COMMANDS, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
