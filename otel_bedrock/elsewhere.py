@@ -23,6 +23,9 @@ from otel_bedrock.past_call import PastCall
 from otel_bedrock.providers import operation_of, provider_of
 from otel_bedrock.recorder import Recorder
 
+# What no call takes: a point in time in the place of a duration, or infinity.
+_LONGEST = 86_400.0
+
 
 def record_usage(
     model: str,
@@ -49,12 +52,15 @@ def record_usage(
             the clients' models have; of a stream, a mapping with its final `usage`. Without
             usage in it the call is in `bedrock.client.usage.missing`.
         operation: value of `gen_ai.operation.name`; by the model's family unless given.
-        seconds: how long the call took. Unless given, no duration is recorded.
+        seconds: how long the call took. Unless given, no duration is recorded; nor where it is
+            negative, as between two clocks, or more than a day.
         region: AWS Region that was called.
         address: host of the endpoint.
         port: port of the endpoint.
     """
     try:
+        if seconds is not None and not 0 <= seconds < _LONGEST:
+            seconds = None
         current = recorder()
         if current is None or not is_instrumentation_enabled():
             return

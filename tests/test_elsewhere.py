@@ -98,6 +98,15 @@ def test_a_duration_is_told_where_it_is_known_and_is_the_spans():
         assert abs(span.end_time - time.time_ns()) < 60e9
 
 
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf"), time.time()])
+def test_a_duration_that_can_be_none_is_not_told(seconds):
+    with capture() as captured:
+        otel_bedrock.record_usage(CLAUDE, {"usage": {"input_tokens": 3}}, seconds=seconds)
+        assert captured.total("gen_ai.client.inference.duration") is None
+        assert captured.total("gen_ai.client.inference.usage.input_tokens") == 3
+        assert captured.span.end_time == captured.span.start_time
+
+
 def test_a_clients_own_model_is_asked_for_its_body():
     class Message:
         def model_dump(self):
