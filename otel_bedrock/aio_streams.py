@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from typing import Any
 
 from otel_bedrock import shield, streams
-from otel_bedrock.streams import Observer, Tether, Unwatchable
+from otel_bedrock.streams import BodyObserver, EventObserver, Observer, Tether, Unwatchable
 
 
 class _Awaited(AsyncGenerator[Any, Any]):
@@ -68,7 +68,7 @@ class _Awaited(AsyncGenerator[Any, Any]):
         return getattr(self._pieces, name)
 
 
-def watch_events(stream: Any, observer: Observer) -> None:
+def watch_events(stream: Any, observer: EventObserver) -> None:
     """Observe aiobotocore's AioEventStream; see `streams.watch_events`.
 
     Its `__aiter__` makes a new generator each time, over the one that is shadowed: a loop may
@@ -77,7 +77,7 @@ def watch_events(stream: Any, observer: Observer) -> None:
     streams.watch_events(stream, observer, _Awaited)
 
 
-def watch_body(body: Any, observer: Observer) -> Callable[[], bool] | None:
+def watch_body(body: Any, observer: BodyObserver) -> Callable[[], bool] | None:
     """Observe a body of aiobotocore: every piece that is read, by whichever way, and its end.
 
     Nothing is put on the body itself: it is a proxy in older versions, `async with` hands out
@@ -113,7 +113,7 @@ class _Pieces(deque[bytes]):
     __slots__ = ("_arrived", "_observer")
 
     def __init__(
-        self, pieces: Iterable[bytes], observer: Observer, arrived: Callable[[], bool]
+        self, pieces: Iterable[bytes], observer: BodyObserver, arrived: Callable[[], bool]
     ) -> None:
         super().__init__(pieces)
         self._observer = observer
@@ -132,7 +132,7 @@ class _Pieces(deque[bytes]):
             self._observer.ended(None)
 
 
-def _watch_aiohttp(response: Any, observer: Observer) -> Callable[[], bool] | None:
+def _watch_aiohttp(response: Any, observer: BodyObserver) -> Callable[[], bool] | None:
     names, content = getattr(response, "__dict__", None), response.content
     buffer, kind = getattr(content, "_buffer", None), type(response)
     if names is not None and buffer is None and content.at_eof():
@@ -180,7 +180,7 @@ class _Transport:
 
     __slots__ = ("_observer", "_stream")
 
-    def __init__(self, stream: Any, observer: Observer) -> None:
+    def __init__(self, stream: Any, observer: BodyObserver) -> None:
         self._stream = stream
         self._observer = observer
 
@@ -201,7 +201,7 @@ class _Transport:
         return getattr(self._stream, name)
 
 
-def _watch_httpx(response: Any, observer: Observer) -> None:
+def _watch_httpx(response: Any, observer: BodyObserver) -> None:
     names = getattr(response, "__dict__", None)
     below = getattr(getattr(response, "stream", None), "__dict__", {})
     if names is None or not hasattr(below.get("_stream"), "__aiter__"):
@@ -210,7 +210,7 @@ def _watch_httpx(response: Any, observer: Observer) -> None:
     names["_otel_bedrock_watch"] = Tether(observer)
 
 
-_Below = Callable[[Any, Observer], Callable[[], bool] | None]
+_Below = Callable[[Any, BodyObserver], Callable[[], bool] | None]
 
 # What only one kind of response has, and how that kind is watched.
 _BELOW: tuple[tuple[str, _Below], ...] = (

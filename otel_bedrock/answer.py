@@ -11,7 +11,7 @@ from typing import Any
 
 from otel_bedrock import usage
 from otel_bedrock.operations import Operation
-from otel_bedrock.paths import dig, first
+from otel_bedrock.paths import dig
 from otel_bedrock.providers import Provider
 
 Found = dict[str, Any]
@@ -78,9 +78,11 @@ def read_converse_details(answer: Any) -> Found:
             value = dig(answer[member], key)
             if isinstance(value, str):
                 found[name] = value
-    latency = usage.whole(dig(answer.get("metrics"), "latencyMs"))
-    if latency is not None:
-        found["server_latency_ms"] = latency
+    metrics = answer.get("metrics")
+    if metrics is not None:
+        latency = usage.whole(dig(metrics, "latencyMs"))
+        if latency is not None:
+            found["server_latency_ms"] = latency
     if "trace" in answer:
         found.update(_read_trace(answer["trace"]))
     return found
@@ -132,25 +134,15 @@ def _assessments(trace: Any) -> list[Any]:
 def read_body_details(body: Any, provider: Provider) -> Found:
     """Read what an InvokeModel body, or a chunk of its stream, has beside usage."""
     found: Found = {}
-    reasons = as_reasons(first(body, provider.finish_reason))
-    if reasons:
-        found["finish_reasons"] = reasons
-    for name, paths in (
-        ("response_id", provider.response_id),
-        ("response_model", provider.response_model),
-    ):
-        value = first(body, paths)
-        if isinstance(value, str) and value:
-            found[name] = value
-    action = dig(body, "amazon-bedrock-guardrailAction")
-    if isinstance(action, str):
-        found["guardrail_action"] = action
-    trace = dig(body, "amazon-bedrock-trace.guardrail")
-    if trace is not None:
-        units = read_guardrail_units(trace)
-        if units:
-            found["guardrail_units"] = units
+    for name, value in provider.answered.read(body).items():
+        detail = _DETAILS[name](value)
+        if detail:
+            found[name] = detail
     return found
+
+
+def _as_text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def as_reasons(value: Any) -> tuple[str, ...] | None:
@@ -162,6 +154,16 @@ def as_reasons(value: Any) -> tuple[str, ...] | None:
     return None
 
 
+# Of what a provider's row says of answers (`Provider.answered`): what makes it a field of Outcome.
+_DETAILS: Mapping[str, Callable[[Any], Any]] = {
+    "finish_reasons": as_reasons,
+    "response_id": _as_text,
+    "response_model": _as_text,
+    "guardrail_action": _as_text,
+    "guardrail_units": read_guardrail_units,
+}
+
+
 def _read_converse(row: Operation, answer: Any, provider: Provider) -> Found:
     if row.stream is not None:
         return {}
@@ -171,8 +173,10 @@ def _read_converse(row: Operation, answer: Any, provider: Provider) -> Found:
         found["finish_reasons"] = reasons
         if reasons[0] == GUARDRAIL_INTERVENED:
             found["guardrail_action"] = "INTERVENED"
-    additional = usage.read_additional(answer.get("additionalModelResponseFields"))
-    found["usage"] = usage.decide((usage.read_usage(answer), additional))
+    reports = [usage.read_usage(answer)]
+    if "additionalModelResponseFields" in answer:
+        reports.append(usage.read_additional(answer["additionalModelResponseFields"]))
+    found["usage"] = usage.decide(reports)
     return found
 
 

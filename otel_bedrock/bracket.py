@@ -27,7 +27,6 @@ from otel_bedrock.observers import (
     BodyObserver,
     CallObserver,
     ContentObserver,
-    Shielded,
     StreamObserver,
 )
 from otel_bedrock.operations import TABLE, Operation
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from otel_bedrock.budget import Reservation
 
 Look = Callable[[], Recorder | None]
-Watch = Callable[[Any, streams.Observer], Callable[[], bool] | None]
+Watch = Callable[[Any, Any], Callable[[], bool] | None]
 
 _PORTS = {"https": 443, "http": 80}
 
@@ -329,7 +328,7 @@ def _watch(
     found: answer.Found,
 ) -> None:
     try:
-        closed = watch(thing, Shielded(observer))
+        closed = watch(thing, observer)
     except streams.Unwatchable as unknown:
         _say_unwatchable(str(unknown))
         begun.recording.finish(Outcome(**found))

@@ -24,17 +24,25 @@ _clock: Clock = time.perf_counter
 _LAST = frozenset(("finish_reasons", "guardrail_action"))
 
 
+# Every spelling of a token count has the one, every spelling of a finish reason the other;
+# `guardrailAction` comes with the metrics.
+_COUNT = b"oken"
+_REASON = b"eason"
+_NO_REASON = b'eason":null'
+
+
 class Events(Protocol):
     """What gathers the events of a stream.
 
     `first` and `last` are the times (`time.perf_counter`, seconds) of the first event and of
-    the last that carried output. `final` turns True with the event after which usage does
-    not change any more, and calls `on_final`, where that is set. `gap`, where set, is given the
-    seconds between two chunks.
+    the last that carried output; for `quiet` see `streams.Gatherer`. `final` turns True with the
+    event after which usage does not change any more, and calls `on_final`, where that is set.
+    `gap`, where set, is given the seconds between two chunks.
     """
 
     first: float | None
     last: float | None
+    quiet: str | None
     final: bool
     gap: Callable[[float], None] | None
     on_final: Callable[[], None] | None
@@ -66,11 +74,13 @@ class ConverseEvents:
         "gap",
         "last",
         "on_final",
+        "quiet",
     )
 
     def __init__(self, provider: Provider) -> None:
         self.first: float | None = None
         self.last: float | None = None
+        self.quiet: str | None = None
         self.final = False
         self.gap: Callable[[float], None] | None = None
         self.on_final: Callable[[], None] | None = None
@@ -80,16 +90,16 @@ class ConverseEvents:
         self._stopped = False
 
     def see(self, event: Any) -> None:
+        if self.first is None:
+            self.first = _clock()
+            if self.gap is None:
+                self.quiet = "contentBlockDelta"
         if "contentBlockDelta" in event:
             now = _clock()
             if self.gap is not None and self.last is not None:
                 self.gap(now - self.last)
             self.last = now
-            if self.first is None:
-                self.first = now
             return
-        if self.first is None:
-            self.first = _clock()
         stop = event.get("messageStop")
         if stop is not None:
             self._see_stop(stop)
@@ -146,17 +156,13 @@ class InvokeEvents:
         "gap",
         "last",
         "on_final",
+        "quiet",
     )
-
-    # Every spelling of a token count has the one, every spelling of a finish reason the
-    # other; `guardrailAction` comes with the metrics.
-    _COUNT = b"oken"
-    _REASON = b"eason"
-    _NO_REASON = b'eason":null'
 
     def __init__(self, provider: Provider) -> None:
         self.first: float | None = None
         self.last: float | None = None
+        self.quiet: str | None = None
         self.final = False
         self.gap: Callable[[float], None] | None = None
         self.on_final: Callable[[], None] | None = None
@@ -167,19 +173,29 @@ class InvokeEvents:
         self._ended = False
 
     def see(self, event: Any) -> None:
-        chunk = event.get("chunk")
-        if chunk is None:
-            return
-        data = chunk.get("bytes") or b""
+        try:
+            data = event["chunk"]["bytes"]
+        except KeyError:
+            if "chunk" not in event:
+                return
+            data = b""
+        if self.gap is None:
+            self.last = _clock()
+        else:
+            self._see_gap(self.gap)
+        if _COUNT in data or _REASON in data or self.first is None:
+            self._look(data)
+
+    def _see_gap(self, gap: Callable[[float], None]) -> None:
         now = _clock()
-        if self.gap is not None and self.last is not None:
-            self.gap(now - self.last)
+        if self.last is not None:
+            gap(now - self.last)
         self.last = now
+
+    def _look(self, data: bytes) -> None:
         if self.first is None:
-            self.first = now
-        elif self._COUNT not in data and (
-            self._REASON not in data or data.count(self._REASON) == data.count(self._NO_REASON)
-        ):
+            self.first = self.last
+        elif _COUNT not in data and data.count(_REASON) == data.count(_NO_REASON):
             return
         self._parse(data)
 
@@ -228,13 +244,14 @@ class TraceEvents:
     Each trace of a model's output tells the usage of one more model call, so these are added.
     """
 
-    __slots__ = ("_counts", "final", "first", "gap", "last", "on_final")
+    __slots__ = ("_counts", "final", "first", "gap", "last", "on_final", "quiet")
 
     reasoned = False
 
     def __init__(self, provider: Provider) -> None:
         self.first: float | None = None
         self.last: float | None = None
+        self.quiet: str | None = None
         self.final = False
         self.gap: Callable[[float], None] | None = None
         self.on_final: Callable[[], None] | None = None

@@ -1,16 +1,16 @@
 """Observers: what joins a watched stream or body to its Recording.
 
 An observer holds no reference to what it observes, and may be told of the end more than once:
-it takes the first. Its bugs stop at `Shielded`, which is what streams and bodies are given.
+it takes the first. Its bugs stop here, short of the user's stream or body.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from otel_bedrock import abandoned, answer, shield, usage
 from otel_bedrock.call import Outcome
@@ -19,37 +19,11 @@ from otel_bedrock.events import Events, time_per_output_token
 from otel_bedrock.providers import Provider
 from otel_bedrock.recording import Recording
 
+if TYPE_CHECKING:
+    from otel_bedrock.content.gate import Content
+    from otel_bedrock.streams import Gatherer
+
 _INCOMPLETE = ("error",)
-
-
-class Shielded:
-    """An observer whose bugs stop here, short of the user's stream or body."""
-
-    __slots__ = ("_observer", "see")
-
-    def __init__(self, observer: StreamObserver | BodyObserver) -> None:
-        self._observer = observer
-        # Bound here: this is what every event of a stream costs.
-        gather = observer.see
-
-        def see(piece: Any) -> None:
-            try:
-                gather(piece)
-            except Exception as error:
-                observer.stopped("observer.see", error)
-
-        self.see = see
-
-    def ended(self, error: BaseException | None, *, exhausted: bool = False) -> None:
-        try:
-            self._observer.ended(error, exhausted=exhausted)
-        except Exception as failure:
-            self._observer.stopped("observer.ended", failure)
-
-    def dropped(self, error: BaseException | None = None) -> None:
-        # In the garbage collector nothing can be told, not even a bug.
-        with suppress(Exception):
-            self._observer.dropped(error)
 
 
 class _Observer:
@@ -72,8 +46,27 @@ class _Observer:
         """End the span at least: telling the end has failed."""
         self._recording.give_up()
 
+    def ended(self, error: BaseException | None, *, exhausted: bool = False) -> None:
+        """Tell the end; see `streams.Observer`."""
+        try:
+            self._finish(error, exhausted)
+        except Exception as failure:
+            self.stopped("observer.ended", failure)
+
+    def dropped(self, error: BaseException | None = None) -> None:
+        """Leave the end to be told later; see `streams.Observer`."""
+        # In the garbage collector nothing can be told, not even a bug.
+        with suppress(Exception):
+            self._drop(error)
+
     def settle(self) -> None:
         """Tell the end of what was collected."""
+        self._finish(None)
+
+    def _finish(self, error: BaseException | None, exhausted: bool = False) -> None:
+        raise NotImplementedError
+
+    def _drop(self, error: BaseException | None) -> None:
         raise NotImplementedError
 
     def stopped(self, site: str, error: Exception) -> None:
@@ -103,16 +96,16 @@ class _Observer:
 
 
 class StreamObserver(_Observer):
-    """Observes an event stream: its events, which go straight to `events`, and its end."""
+    """Observes an event stream: its events, which go straight to `gatherer`, and its end."""
 
-    __slots__ = ("_at", "_events", "see")
+    __slots__ = ("_at", "_events", "gatherer")
 
     def __init__(self, recording: Recording, events: Events, found: answer.Found) -> None:
         super().__init__(recording, found)
         self._events = events
         self._at: tuple[int, float] | None = None
         events.on_final = self._finalise
-        self.see: Callable[[Any], None] = events.see
+        self.gatherer: Gatherer = events
 
     def _finalise(self) -> None:
         # From here on a consumer that stops loses nothing: the counts are told now, and the
@@ -120,18 +113,18 @@ class StreamObserver(_Observer):
         self._at = (time.time_ns(), time.perf_counter())
         self._recording.count(Outcome(**{**self._events.found(), "usage": self._events.usage()}))
 
-    def ended(self, error: BaseException | None, *, exhausted: bool = False) -> None:
-        self._finish(error, None, exhausted)
-
-    def dropped(self, error: BaseException | None = None) -> None:
+    def _drop(self, error: BaseException | None) -> None:
         if self._at is None:
             self._at = (time.time_ns(), time.perf_counter())
         abandoned.collected(self)
 
     def settle(self) -> None:
-        self._finish(None, self._at)
+        self._tell(None, self._at)
 
-    def _finish(
+    def _finish(self, error: BaseException | None, exhausted: bool = False) -> None:
+        self._tell(error, None, exhausted)
+
+    def _tell(
         self, error: BaseException | None, at: tuple[int, float] | None, exhausted: bool = False
     ) -> None:
         if not self._take():
@@ -167,14 +160,24 @@ class ContentObserver(StreamObserver):
 
     def __init__(self, recording: Recording, events: Events, found: answer.Found) -> None:
         super().__init__(recording, events, found)
-        content = recording.content
-        assert content is not None
+        assert recording.content is not None
+        self.gatherer = _Both(events, recording.content)
 
-        def see(event: Any) -> None:
-            events.see(event)
-            content.see_event(event)
 
-        self.see = see
+class _Both:
+    """Gives the events of a stream to two."""
+
+    __slots__ = ("_content", "_events", "last", "quiet")
+
+    def __init__(self, events: Events, content: Content) -> None:
+        self._events = events
+        self._content = content
+        self.quiet: str | None = None
+        self.last: float | None = None
+
+    def see(self, event: Any) -> None:
+        self._events.see(event)
+        self._content.see_event(event)
 
 
 class BodyObserver(_Observer):
@@ -201,6 +204,13 @@ class BodyObserver(_Observer):
         self._failure: tuple[answer.Found, tuple[int, float]] | None = None
 
     def see(self, piece: bytes) -> None:
+        """Take what one read gave; see `streams.BodyObserver`."""
+        try:
+            self._gather(piece)
+        except Exception as error:
+            self.stopped("observer.see", error)
+
+    def _gather(self, piece: bytes) -> None:
         if not piece or self.over:
             return
         self._size += len(piece)
@@ -212,19 +222,13 @@ class BodyObserver(_Observer):
         if self._size == self._length:
             self._finish(None)
 
-    def ended(self, error: BaseException | None, *, exhausted: bool = False) -> None:
-        self._finish(error)
-
-    def dropped(self, error: BaseException | None = None) -> None:
+    def _drop(self, error: BaseException | None) -> None:
         if error is not None:
             # The name alone: the error itself would hold what is being collected.
             self._fail({"error_type": type(error).__name__})
         abandoned.collected(self)
 
-    def settle(self) -> None:
-        self._finish(None)
-
-    def _finish(self, error: BaseException | None) -> None:
+    def _finish(self, error: BaseException | None, exhausted: bool = False) -> None:
         if not self._take():
             return
         try:

@@ -5,7 +5,6 @@ How long it took is known from elsewhere, or is not known, and then no duration 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from otel_bedrock import signals
@@ -30,7 +29,11 @@ class PastCall(Recording):
         self.started = 0.0
         self._seconds = seconds
 
-    def _durations(self, outcome: Outcome, base: Attributes) -> Iterable[Measurement]:
-        for measurement in super()._durations(outcome, base):
-            if self._seconds is not None or measurement[0] not in _DURATIONS:
-                yield measurement
+    def _durations(self, made: list[Measurement], outcome: Outcome, base: Attributes) -> None:
+        all_of_them: list[Measurement] = []
+        super()._durations(all_of_them, outcome, base)
+        made.extend(
+            measurement
+            for measurement in all_of_them
+            if self._seconds is not None or measurement[0] not in _DURATIONS
+        )

@@ -7,7 +7,7 @@ an error: the data comes from a wire that we do not control.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -51,6 +51,55 @@ def _walk(data: Any, steps: tuple[str, ...]) -> Any:
         else:
             return None
     return data
+
+
+class Paths:
+    """Several paths, read from one object in one go: those of one key by C, the others after it."""
+
+    __slots__ = ("_deep", "_keys")
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        steps = [_steps(path) for path in paths]
+        self._keys = tuple(key for key, _ in steps)
+        self._deep = tuple((place, tail) for place, (_, tail) in enumerate(steps) if tail)
+
+    def read(self, data: Mapping[str, Any]) -> list[Any]:
+        """Return what each path leads to in `data`, None where it leads to nothing."""
+        values = list(map(data.get, self._keys))
+        for place, tail in self._deep:
+            if values[place] is not None:
+                values[place] = _walk(values[place], tail)
+        return values
+
+
+class Index:
+    """Names, each with the paths that may lead to its value, by the keys that paths begin with.
+
+    An object has few of those keys, and only those that it has cost anything.
+    """
+
+    __slots__ = ("_by_key",)
+
+    def __init__(self, rows: Mapping[str, tuple[str, ...]]) -> None:
+        self._by_key: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
+        for name, paths in rows.items():
+            for key in dict.fromkeys(_steps(path)[0] for path in paths):
+                self._by_key.setdefault(key, []).append((name, paths))
+
+    def read(self, data: Any) -> dict[str, Any]:
+        """Return what is there in `data`, by name: what the first of each name's paths leads to."""
+        found: dict[str, Any] = {}
+        if type(data) is not dict and not isinstance(data, Mapping):
+            return found
+        by_key = self._by_key
+        for key in data:
+            for name, paths in by_key.get(key, ()):
+                value = data[key] if paths[0] == key else None
+                if value is None:
+                    value = first(data, paths)
+                if value is not None:
+                    found[name] = value
+        return found
 
 
 def first(data: Any, paths: tuple[str, ...]) -> Any:

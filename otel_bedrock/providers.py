@@ -14,6 +14,7 @@ from types import MappingProxyType
 from otel_bedrock.frozen import dataclass
 from otel_bedrock.model_id import ModelId
 from otel_bedrock.operations import CHAT, EMBEDDINGS, GENERATE_CONTENT, TEXT_COMPLETION
+from otel_bedrock.paths import Index
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,7 +29,7 @@ class Provider:
     `splits_cache_write`: the body tells a cache write's TTL. `includes_cache`: the body's input
     count has cached tokens in it. `converse_stream_inclusive` marks families whose
     ConverseStream counts cache tokens in `inputTokens` as well. `evidence` says where the row
-    comes from.
+    comes from. `asked` and `answered` are derived: how the request and the answer are read.
     """
 
     title: str
@@ -45,6 +46,19 @@ class Provider:
     includes_cache: bool = False
     converse_stream_inclusive: bool = False
     evidence: str = ""
+    asked: Index = field(init=False)
+    answered: Index = field(init=False)
+
+    def __post_init__(self) -> None:
+        answered = {
+            "finish_reasons": self.finish_reason,
+            "response_id": self.response_id,
+            "response_model": self.response_model,
+            "guardrail_action": ("amazon-bedrock-guardrailAction",),
+            "guardrail_units": ("amazon-bedrock-trace.guardrail",),
+        }
+        object.__setattr__(self, "asked", Index(self.parameters))
+        object.__setattr__(self, "answered", Index(answered))
 
 
 _SNAKE = MappingProxyType(

@@ -7,7 +7,6 @@ does not lose the span, nor the reverse.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,6 @@ from opentelemetry.trace import Span, Status, StatusCode
 
 from otel_bedrock import nesting, shield, signals
 from otel_bedrock.call import Call, Outcome, Usage
-from otel_bedrock.config import SEMCONV_141
 from otel_bedrock.model_id import informed
 
 if TYPE_CHECKING:
@@ -128,9 +126,11 @@ class Recording:
             self._learn(outcome.invoked_model)
         if self.reservation is not None:
             self._settle(self.reservation, outcome, last=False)
-        _, tokens = self.recorder.bases(self.call, outcome.service_tier, None)
         if outcome.usage is not None:
-            self.recorder.tell(self.context, self._counts, outcome.usage, tokens, _NOTHING)
+            _, tokens = self.recorder.bases(self.call, outcome.service_tier, None)
+            made: list[Measurement] = []
+            self._counts(made, outcome.usage, tokens, _NOTHING)
+            self.recorder.measure(made, self.context)
 
     def _learn(self, invoked: str) -> None:
         """Take the base model of a prompt router from its trace: its id does not tell."""
@@ -252,85 +252,118 @@ class Recording:
     def _measure(self, outcome: Outcome, held: frozenset[str], *, last: bool) -> None:
         if outcome.invoked_model is not None:
             self._learn(outcome.invoked_model)
-        error, usage, told = outcome.error_type, outcome.usage, self._told
-        tell, context = self.recorder.tell, self.context
-        base, tokens = self.recorder.bases(self.call, outcome.service_tier, error)
+        usage, counted = outcome.usage, self._counted
         # A body that tells nothing new is the rule: then its counts are told already.
-        if usage is not None and usage != self._counted:
+        counts = usage is not None and usage is not counted and usage != counted
+        times = self._end is not None and "duration" not in self._told
+        ends = last and (
+            usage is None
+            or outcome.complete is False
+            or outcome.guardrail_action is not None
+            or outcome.guardrail_units is not None
+        )
+        if not (counts or times or ends):
+            return
+        base, tokens = self.recorder.bases(self.call, outcome.service_tier, outcome.error_type)
+        made: list[Measurement] = []
+        # Each under a shield of its own: what fails loses its own alone.
+        if counts:
+            assert usage is not None
             self._counted = None if held else usage
-            tell(context, self._counts, usage, tokens, held)
-            if error is None:
-                tell(context, self._sizes, usage, base, held)
-        if "duration" not in told and self._end is not None:
-            told.add("duration")
-            tell(context, self._durations, outcome, base)
-        if last:
-            tell(context, self._endings, outcome, base)
+            try:
+                self._counts(made, usage, tokens, held)
+            except Exception as error:
+                shield.stop("recorder.counts", error)
+            try:
+                if outcome.error_type is None:
+                    self._sizes(made, usage, base, held)
+            except Exception as error:
+                shield.stop("recorder.sizes", error)
+        if times:
+            self._told.add("duration")
+            try:
+                self._durations(made, outcome, base)
+            except Exception as error:
+                shield.stop("recorder.durations", error)
+        if ends:
+            try:
+                self._endings(made, outcome, base)
+            except Exception as error:
+                shield.stop("recorder.endings", error)
+        self.recorder.measure(made, self.context)
 
     def _counts(
-        self, usage: Usage, tokens: Attributes, held: frozenset[str]
-    ) -> Iterable[Measurement]:
+        self, made: list[Measurement], usage: Usage, tokens: Attributes, held: frozenset[str]
+    ) -> None:
         told = self._told
         for key, count in zip(_COUNTERS, _counts(usage), strict=True):
             if count is not None and key not in told and key not in held:
                 told.add(key)
-                yield key, count, tokens
+                made.append((key, count, tokens))
         written = usage.cache_write_tokens
         if written is not None and "cache_write" not in told and "cache_write" not in held:
             told.add("cache_write")
             short, long = usage.cache_write_5m_tokens, usage.cache_write_1h_tokens
-            whole = written if short is None and long is None else None
-            for ttl, count in (("5m", short), ("1h", long), (signals.TTL_UNKNOWN, whole)):
-                if count is not None:
-                    yield "cache_write", count, self.recorder.with_ttl(tokens, ttl)
+            with_ttl = self.recorder.with_ttl
+            if short is None and long is None:
+                made.append(("cache_write", written, with_ttl(tokens, signals.TTL_UNKNOWN)))
+            if short is not None:
+                made.append(("cache_write", short, with_ttl(tokens, "5m")))
+            if long is not None:
+                made.append(("cache_write", long, with_ttl(tokens, "1h")))
 
-    def _sizes(self, usage: Usage, base: Attributes, held: frozenset[str]) -> Iterable[Measurement]:
+    def _sizes(
+        self, made: list[Measurement], usage: Usage, base: Attributes, held: frozenset[str]
+    ) -> None:
         told = self._told
         size = signals.INPUT_HISTOGRAMS.get(self.call.operation, "operation_input")
-        for count, key, counter, kind in (
-            (usage.input_tokens, size, "input", "input"),
-            (usage.output_tokens, "operation_output", "output", "output"),
+        old = "old_usage" in self.recorder.instruments and self.outer is None
+        for count, key, kind in (
+            (usage.input_tokens, size, "input"),
+            (usage.output_tokens, "operation_output", "output"),
         ):
-            if count is not None and key not in told and counter not in held:
+            # The kind is the counter's name as well, and a histogram waits where that waits.
+            if count is not None and key not in told and kind not in held:
                 told.add(key)
-                yield key, count, base
-                if "old_usage" in self.recorder.instruments and self.outer is None:
-                    yield "old_usage", count, {**base, signals.TOKEN_TYPE: kind}
+                made.append((key, count, base))
+                if old:
+                    made.append(("old_usage", count, {**base, signals.TOKEN_TYPE: kind}))
 
-    def _durations(self, outcome: Outcome, base: Attributes) -> Iterable[Measurement]:
+    def _durations(self, made: list[Measurement], outcome: Outcome, base: Attributes) -> None:
         assert self._end is not None
         seconds = max(0.0, self._end[1] - self.started)
         failed = base
         if outcome.error_type is not None:
             failed = {**base, "error.type": outcome.error_type}
-        key = signals.DURATIONS.get(self.call.operation, "operation_duration")
-        yield key, seconds, failed
+        call, recorder = self.call, self.recorder
+        key = signals.DURATIONS.get(call.operation, "operation_duration")
+        made.append((key, seconds, failed))
         # v1.41's metrics of an enclosing inference are recorded by who began it.
-        old = SEMCONV_141 in self.recorder.sets and self.outer is None
-        if key != "operation_duration" and old:
-            yield "operation_duration", seconds, failed
+        old = recorder.old and self.outer is None
+        if old and key != "operation_duration":
+            made.append(("operation_duration", seconds, failed))
         if outcome.time_to_first_chunk is not None:
-            yield "time_to_first_chunk", outcome.time_to_first_chunk, base
+            made.append(("time_to_first_chunk", outcome.time_to_first_chunk, base))
             if old:
-                yield "old_time_to_first_chunk", outcome.time_to_first_chunk, base
+                made.append(("old_time_to_first_chunk", outcome.time_to_first_chunk, base))
         if outcome.time_per_output_token is not None:
-            yield "time_per_output_token", outcome.time_per_output_token, base
-        if outcome.server_latency_ms is not None:
-            yield "server_latency", outcome.server_latency_ms / 1000, base
-        call = self.call
-        if call.limitable and call.parameters_known and "max_tokens" not in call.parameters:
-            yield "max_tokens_unset", 1, base
+            made.append(("time_per_output_token", outcome.time_per_output_token, base))
+        if recorder.all:
+            if outcome.server_latency_ms is not None:
+                made.append(("server_latency", outcome.server_latency_ms / 1000, base))
+            if call.limitable and call.parameters_known and "max_tokens" not in call.parameters:
+                made.append(("max_tokens_unset", 1, base))
         if outcome.retry_attempts:
-            yield "retries", outcome.retry_attempts, base
+            made.append(("retries", outcome.retry_attempts, base))
 
-    def _endings(self, outcome: Outcome, base: Attributes) -> Iterable[Measurement]:
+    def _endings(self, made: list[Measurement], outcome: Outcome, base: Attributes) -> None:
         reason = self._missing(outcome)
         if reason is not None:
-            yield "missing", 1, {**base, signals.MISSING_REASON: reason}
+            made.append(("missing", 1, {**base, signals.MISSING_REASON: reason}))
         if outcome.guardrail_action == "INTERVENED":
-            yield "guardrail_interventions", 1, base
+            made.append(("guardrail_interventions", 1, base))
         for policy, units in (outcome.guardrail_units or {}).items():
-            yield "guardrail_units", units, {**base, signals.POLICY: policy}
+            made.append(("guardrail_units", units, {**base, signals.POLICY: policy}))
 
     def _missing(self, outcome: Outcome) -> str | None:
         """Return why usage is missing, None where it is not or nothing was to be spent."""

@@ -10,7 +10,7 @@ from otel_bedrock import shield
 from otel_bedrock.call import Call
 from otel_bedrock.model_id import ModelId, parse, resolve
 from otel_bedrock.operations import CHAT, Operation
-from otel_bedrock.paths import dig, first
+from otel_bedrock.paths import Index, first
 from otel_bedrock.providers import Provider, operation_of, provider_of
 
 Parameters = Mapping[str, Any]
@@ -18,7 +18,6 @@ Parameters = Mapping[str, Any]
 _NO_MODEL = ModelId(name="")
 
 # Member of the parameters -> the keys under it -> short names (see signals.ATTRIBUTES).
-# Grouped so that a member that was not sent, as most are not, costs one look-up.
 _CONVERSE = {
     "inferenceConfig": {
         "maxTokens": "max_tokens",
@@ -32,12 +31,26 @@ _CONVERSE = {
     "performanceConfig": {"latency": "latency_mode"},
 }
 
-# The same for what InvokeModel takes beside its body.
-_INVOKE = (
-    ("guardrail_id", "guardrailIdentifier"),
-    ("service_tier", "serviceTier"),
-    ("latency_mode", "performanceConfigLatency"),
+# The same for what InvokeModel takes beside its body, and for agents and knowledge bases.
+_INVOKE = Index(
+    {
+        "guardrail_id": ("guardrailIdentifier",),
+        "service_tier": ("serviceTier",),
+        "latency_mode": ("performanceConfigLatency",),
+    }
 )
+_AGENT = Index(
+    {"agent_id": ("agentId",), "guardrail_id": ("guardrailConfiguration.guardrailIdentifier",)}
+)
+_KNOWLEDGE_BASE = Index(
+    {
+        "knowledge_base_id": (
+            "retrieveAndGenerateConfiguration.knowledgeBaseConfiguration.knowledgeBaseId",
+            "knowledgeBaseId",
+        )
+    }
+)
+_GUARDRAIL = Index({"guardrail_id": ("guardrailIdentifier",)})
 
 
 def read_call(
@@ -116,8 +129,8 @@ def read_json(body: Any, limit: int) -> Mapping[str, Any] | None:
     return data if isinstance(data, Mapping) else None
 
 
-# What most values are, and what may be an attribute as it is; None says that there is none.
-_PLAIN = frozenset((str, float, bool, type(None)))
+# What may be an attribute as it is.
+_PLAIN = frozenset((str, float, bool))
 
 
 def _scalar(value: Any) -> Any:
@@ -132,26 +145,34 @@ def _scalar(value: Any) -> Any:
     return None
 
 
-def _pick(source: Any, paths: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    found = {}
-    for name, path in paths:
-        value = _scalar(dig(source, path))
-        if value is not None:
-            found[name] = value
+def _pick(index: Index, source: Any) -> dict[str, Any]:
+    """Return what `index` finds in `source` and may be an attribute."""
+    found = index.read(source)
+    for name, value in tuple(found.items()):
+        if type(value) not in _PLAIN:
+            scalar = _scalar(value)
+            if scalar is None:
+                del found[name]
+            else:
+                found[name] = scalar
     return found
 
 
 def _read_converse(parameters: Parameters, _: Any, __: Provider) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for member, names in _CONVERSE.items():
-        under = parameters.get(member)
-        if under is not None and (type(under) is dict or isinstance(under, Mapping)):
-            for key, name in names.items():
-                value = under.get(key)
-                if type(value) not in _PLAIN:
-                    value = _scalar(value)
-                if value is not None:
-                    found[name] = value
+    # The parameters have a few members, of which one or two are of these.
+    for member in parameters:
+        names = _CONVERSE.get(member)
+        if names is None:
+            continue
+        under = parameters[member]
+        if type(under) is dict or isinstance(under, Mapping):
+            for key, value in under.items():
+                name = names.get(key)
+                if name is not None:
+                    scalar = value if type(value) in _PLAIN else _scalar(value)
+                    if scalar is not None:
+                        found[name] = scalar
     metadata = parameters.get("requestMetadata")
     if isinstance(metadata, Mapping):
         found["request_metadata"] = metadata
@@ -161,12 +182,9 @@ def _read_converse(parameters: Parameters, _: Any, __: Provider) -> dict[str, An
 def _read_invoke(
     parameters: Parameters, body: Mapping[str, Any] | None, provider: Provider
 ) -> dict[str, Any]:
-    found = _pick(parameters, _INVOKE)
+    found = _pick(_INVOKE, parameters)
     if body is not None:
-        for name, paths in provider.parameters.items():
-            value = _scalar(first(body, paths))
-            if value is not None:
-                found[name] = value
+        found.update(_pick(provider.asked, body))
     metadata = parameters.get("requestMetadata")
     if isinstance(metadata, str):
         metadata = read_json(metadata, 65_536)
@@ -176,26 +194,11 @@ def _read_invoke(
 
 
 def _read_agent(parameters: Parameters, _: Any, __: Provider) -> dict[str, Any]:
-    return _pick(
-        parameters,
-        (
-            ("agent_id", "agentId"),
-            ("guardrail_id", "guardrailConfiguration.guardrailIdentifier"),
-        ),
-    )
+    return _pick(_AGENT, parameters)
 
 
 def _read_knowledge_base(parameters: Parameters, _: Any, __: Provider) -> dict[str, Any]:
-    return _pick(
-        parameters,
-        (
-            ("knowledge_base_id", "knowledgeBaseId"),
-            (
-                "knowledge_base_id",
-                "retrieveAndGenerateConfiguration.knowledgeBaseConfiguration.knowledgeBaseId",
-            ),
-        ),
-    )
+    return _pick(_KNOWLEDGE_BASE, parameters)
 
 
 def _read_nothing(_: Parameters, __: Any, ___: Provider) -> dict[str, Any]:
@@ -203,7 +206,7 @@ def _read_nothing(_: Parameters, __: Any, ___: Provider) -> dict[str, Any]:
 
 
 def _read_guardrail(parameters: Parameters, _: Any, __: Provider) -> dict[str, Any]:
-    return _pick(parameters, (("guardrail_id", "guardrailIdentifier"),))
+    return _pick(_GUARDRAIL, parameters)
 
 
 _READERS: Mapping[str, Callable[[Parameters, Any, Provider], dict[str, Any]]] = {

@@ -13,10 +13,13 @@ which may run anywhere, also under a lock of the metrics SDK: it must take no lo
 from __future__ import annotations
 
 import inspect
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Protocol
+
+_clock = time.perf_counter
 
 _EVENT_STREAM = ("_event_generator", "_parse_event", "close", "_otel_bedrock_watch")
 
@@ -40,9 +43,6 @@ SEAMS = {
 class Observer(Protocol):
     """What is told about one stream or body. None of its methods may raise."""
 
-    def see(self, piece: Any) -> None:
-        """One event of a stream, or the bytes that one read of a body gave."""
-
     def ended(self, error: BaseException | None, *, exhausted: bool = False) -> None:
         """Exhausted, closed, or failed with `error`; may be called more than once."""
 
@@ -51,6 +51,34 @@ class Observer(Protocol):
 
         Runs in the garbage collector: takes no lock.
         """
+
+
+class BodyObserver(Observer, Protocol):
+    """Is told the pieces of a body as well."""
+
+    def see(self, piece: bytes) -> None:
+        """The bytes that one read gave."""
+
+
+class Gatherer(Protocol):
+    """What is given the events of a stream."""
+
+    # The member of events that hold output and nothing else. Of such an event the time is noted,
+    # as `last` (`time.perf_counter`, seconds), and no more: it is what hundreds of them cost.
+    quiet: str | None
+    last: float | None
+
+    def see(self, event: Any) -> None:
+        """Take one parsed event; never changes it. May raise: the observer is told."""
+
+
+class EventObserver(Observer, Protocol):
+    """Is told of the events of a stream as well, by way of its `gatherer`."""
+
+    gatherer: Gatherer
+
+    def stopped(self, site: str, error: Exception) -> None:
+        """Take note that `gatherer` raised."""
 
 
 class Unwatchable(Exception):
@@ -85,7 +113,7 @@ def innermost(stream: Any) -> Any:
 
 def watch_events(
     stream: Any,
-    observer: Observer,
+    observer: EventObserver,
     until_end: Callable[[Any, Observer], Any] | None = None,
 ) -> None:
     """Observe the EventStream `stream`: every parsed event, and its end.
@@ -106,9 +134,12 @@ def watch_events(
     ):
         raise Unwatchable(f"{kind.__module__}.{kind.__qualname__}")
     this = weakref.ref(stream)
+    watch = _Parsing(kind._parse_event, this, observer)
+    awaited = inspect.iscoroutinefunction(kind._parse_event)
+    parsing = watch.await_event if awaited else watch.parse_event
     shadows = {
         "_event_generator": (until_end or _until_end)(names["_event_generator"], observer),
-        "_parse_event": _parsing(kind._parse_event, this, observer),
+        "_parse_event": parsing,
         "close": _ending(kind.close, this, names.get("_raw_stream"), observer),
         "_otel_bedrock_watch": Tether(observer),
     }
@@ -116,33 +147,55 @@ def watch_events(
     names.update(shadows)
 
 
-def _parsing(
-    parse: Callable[..., Any], this: Callable[[], Any], observer: Observer
-) -> Callable[[Any], Any]:
-    see = observer.see
+class _Parsing:
+    """`_parse_event` of one stream: the object's own, and what it gives is told.
 
-    def parse_event(raw: Any) -> Any:
+    A method and not a closure, for a call of the same function each time is what Python makes
+    fast; and what every event costs stands here, in one frame, but for those that are seen.
+    """
+
+    __slots__ = ("_gatherer", "_observer", "_parse", "_this")
+
+    def __init__(
+        self, parse: Callable[..., Any], this: Callable[[], Any], observer: EventObserver
+    ) -> None:
+        self._parse = parse
+        self._this = this
+        self._observer = observer
+        self._gatherer = observer.gatherer
+
+    def parse_event(self, raw: Any) -> Any:
         try:
-            event = parse(this(), raw)
+            event = self._parse(self._this(), raw)
         except BaseException as error:
-            observer.ended(error)
+            self._observer.ended(error)
             raise
-        if event:
-            see(event)
-        return event
-
-    async def await_event(raw: Any) -> Any:
+        gatherer = self._gatherer
         try:
-            event = await parse(this(), raw)
+            if gatherer.quiet in event:
+                gatherer.last = _clock()
+            elif event:
+                gatherer.see(event)
         except Exception as error:
-            observer.ended(error)
-            raise
-        if event:
-            see(event)
+            self._observer.stopped("observer.see", error)
         return event
 
-    # Newer versions of aiobotocore await what older ones call.
-    return await_event if inspect.iscoroutinefunction(parse) else parse_event
+    async def await_event(self, raw: Any) -> Any:
+        """The same where newer versions of aiobotocore await what older ones call."""
+        try:
+            event = await self._parse(self._this(), raw)
+        except Exception as error:
+            self._observer.ended(error)
+            raise
+        gatherer = self._gatherer
+        try:
+            if gatherer.quiet in event:
+                gatherer.last = _clock()
+            elif event:
+                gatherer.see(event)
+        except Exception as error:
+            self._observer.stopped("observer.see", error)
+        return event
 
 
 def _ending(
@@ -187,7 +240,7 @@ def _is_closed(response: Any, unknown: bool = False) -> bool:
         return unknown
 
 
-def watch_body(body: Any, observer: Observer) -> Callable[[], bool]:
+def watch_body(body: Any, observer: BodyObserver) -> Callable[[], bool]:
     """Observe a StreamingBody: the bytes of each read below it, and its end.
 
     `with body as f` hands out the urllib3 response, and `readlines` goes past the body, so

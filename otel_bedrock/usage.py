@@ -19,15 +19,15 @@ A `Report` is what one place (usage member, headers, body, invocation metrics) s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import field
-from functools import partial
 from operator import attrgetter
 from typing import Any
 
 from otel_bedrock.call import Usage
 from otel_bedrock.frozen import dataclass
-from otel_bedrock.paths import dig, first
+from otel_bedrock.paths import Paths, dig, first
 
 USAGE = "usage"
 HEADERS = "headers"
@@ -60,9 +60,9 @@ class Shape:
     """One spelling of usage: where each count stands, by `paths.dig`.
 
     `anchors` are the paths of which one must be there for the shape to be recognised.
-    `inclusive` says that `input` counts cache tokens as well. `details` leads to a list of
-    `{ttl, inputTokens}`. `paths` is derived: the fields that the shape has, with their paths;
-    `flat`, that each of them is one key.
+    `inclusive` says that `input` counts cache tokens as well. `details` are keys of a list of
+    `{ttl, inputTokens}`. Derived are `signs`, for the anchors, and `names` with `places`: the
+    fields that the shape has, and where each may stand, a place that goes before another after it.
     """
 
     name: str
@@ -76,14 +76,15 @@ class Shape:
     reasoning: tuple[str, ...] = ()
     details: tuple[str, ...] = ()
     inclusive: bool = False
-    paths: tuple[tuple[str, tuple[str, ...]], ...] = field(init=False, default=())
-    flat: bool = field(init=False, default=False)
+    names: tuple[str, ...] = field(init=False)
+    places: Paths = field(init=False)
+    signs: Paths = field(init=False)
 
     def __post_init__(self) -> None:
-        paths = tuple((name, getattr(self, name)) for name in FIELDS if getattr(self, name))
-        every = (self.anchors, self.details, *(these for _, these in paths))
-        object.__setattr__(self, "paths", paths)
-        object.__setattr__(self, "flat", not any("." in path for these in every for path in these))
+        rows = [(name, path) for name in FIELDS for path in reversed(getattr(self, name))]
+        object.__setattr__(self, "names", tuple(name for name, _ in rows))
+        object.__setattr__(self, "places", Paths(path for _, path in rows))
+        object.__setattr__(self, "signs", Paths(self.anchors))
 
 
 # Where a `usage` member stands: in a whole answer, in Claude's message_start, in a stream event
@@ -175,6 +176,8 @@ _METRICS_SHAPE = Shape(
     cache_write=("cacheWriteInputTokenCount",),
 )
 
+_is_number = re.compile("[0-9]{1,19}").fullmatch
+
 _HEADER_NAMES = (
     ("input", "x-amzn-bedrock-input-token-count"),
     ("output", "x-amzn-bedrock-output-token-count"),
@@ -239,10 +242,8 @@ def read_headers(headers: Mapping[str, Any]) -> Report | None:
     counts = {}
     for name, header in _HEADER_NAMES:
         text = headers.get(header)
-        if text is None:
-            continue
-        # isdecimal() takes digits of every script, and int() would read them.
-        if isinstance(text, str) and text.isascii() and text.isdecimal() and len(text) <= 19:
+        # int() would read digits of every script, and refuses thousands of them.
+        if type(text) is str and _is_number(text):
             count = int(text)
             if count <= _MOST:
                 counts[name] = count
@@ -285,7 +286,8 @@ def read_usage(answer: Any, *, inclusive: bool = False) -> Report | None:
     `inclusive` is the provider row's word that its input may count cache tokens as well;
     it holds only where the input is at least as large as they are.
     """
-    report = _read(_CONVERSE, dig(answer, "usage"), USAGE)
+    spent = answer.get("usage") if type(answer) is dict else dig(answer, "usage")
+    report = _read(_CONVERSE, spent, USAGE)
     if report is None or not inclusive:
         return report
     counts = report.counts
@@ -333,6 +335,10 @@ def merge(older: Report | None, newer: Report | None) -> Report | None:
     )
 
 
+# What a stream that was broken off does not know: it is what it was to spend, up to its end.
+_LAST = ("output", "reasoning")
+
+
 def decide(reports: Iterable[Report | None], *, final: bool = True) -> Usage | None:
     """Make one Usage of `reports`, the most trusted first; None where nobody said anything.
 
@@ -342,12 +348,11 @@ def decide(reports: Iterable[Report | None], *, final: bool = True) -> Usage | N
     said = [report for report in reports if report is not None and report.counts]
     if not said:
         return None
-    counts = dict(said[0].counts)
+    counts = said[0].counts
     for report in said[1:]:
         counts = {**report.counts, **counts}
     if not final:
-        counts.pop("output", None)
-        counts.pop("reasoning", None)
+        counts = {name: count for name, count in counts.items() if name not in _LAST}
         if not counts:
             return None
     read, write = counts.get("cache_read"), counts.get("cache_write")
@@ -379,28 +384,30 @@ def decide(reports: Iterable[Report | None], *, final: bool = True) -> Usage | N
 
 
 def _read(shape: Shape, data: Any, source: str) -> Report | None:
-    get: Callable[[str], Any]
-    get = data.get if shape.flat and type(data) is dict else partial(dig, data)
-    for path in shape.anchors:
-        if get(path) is not None:
-            break
-    else:
+    if type(data) is not dict and not isinstance(data, Mapping):
         return None
-    counts = {}
-    for name, paths in shape.paths:
-        for path in paths:
-            value = get(path)
-            if value is not None:
-                count = whole(value)
-                if count is not None:
-                    counts[name] = count
-                break
+    signs = shape.signs.read(data)
+    if signs.count(None) == len(signs):
+        return None
+    found = zip(shape.names, shape.places.read(data), strict=True)
+    counts = {name: value for name, value in found if value is not None}
+    # Nearly always they are; each is asked only where not.
+    if not (
+        _INT.issuperset(map(type, counts.values()))
+        and min(counts.values(), default=0) >= 0
+        and max(counts.values(), default=0) <= _MOST
+    ):
+        wholes = ((name, whole(value)) for name, value in counts.items())
+        counts = {name: count for name, count in wholes if count is not None}
     for path in shape.details:
-        details = get(path)
+        details = data.get(path)
         if details is not None:
             counts.update(_by_ttl(details))
             break
     return Report(source, counts, shape.inclusive) if counts else None
+
+
+_INT = frozenset((int,))
 
 
 def _by_ttl(details: Any) -> dict[str, int]:

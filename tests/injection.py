@@ -41,7 +41,9 @@ _ELSEWHERE = (
 _RIM = (
     "shield.",
     "patch.",
-    "observers.Shielded.",
+    "observers._Observer.ended",
+    "observers._Observer.dropped",
+    "observers.BodyObserver.see",
     "abandoned.drain",
     "abandoned.look",
     "abandoned.finish_all",
@@ -55,6 +57,8 @@ _RIM = (
     "streams._is_closed",
     # The caller's own reading runs through it.
     "streams._until_end",
+    "streams._Parsing.parse_event",
+    "streams._Parsing.await_event",
 )
 
 

@@ -54,8 +54,8 @@ BEFORE = {
 SILENT = {
     "abandoned.collected",
     "abandoned.put",
-    "observers.BodyObserver.dropped",
-    "observers.StreamObserver.dropped",
+    "observers.BodyObserver._drop",
+    "observers.StreamObserver._drop",
 }
 
 

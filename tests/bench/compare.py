@@ -1,8 +1,8 @@
 """What a call costs with us, without us, and by hand: one table, with the target of each row.
 
-Slices of each kind alternate in one process, so that what the machine does meanwhile hits all
-alike, and a target is a ratio within the run, never a time. The exit code is 1 where one is
-missed. A new row is a function that yields it, in PARTS.
+The kinds take turns, so that what the machine does meanwhile hits all alike, and a target is a
+ratio within the run, never a time. The exit code is 1 where one is missed. A new row is a function
+that yields it, in PARTS.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 import logs
 from floors import ContractFloor, Floor
-from measure import Effort, Kinds, Round, Row, interleave, measure, over, render, row
+from measure import Effort, Round, Row, Setup, measure, over, render, row
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
@@ -30,9 +30,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 from scenarios import SCENARIOS, Scenario, answered_at_once, make_client, make_s3_client
 from throughput import throughput
 
-from otel_bedrock import patch
 from otel_bedrock.config import read_config
-from otel_bedrock.instrumentor import Given, _active, exchange
+from otel_bedrock.instrumentor import Given, exchange
 
 _IMPORT = """
 import time
@@ -53,46 +52,35 @@ class _Nothing(SpanProcessor):
 
 
 class Bench:
-    """A client, providers, and the switch between instrumented and bare."""
+    """A client, providers, and the kinds of call that are compared."""
 
     def __init__(self, sampler: Any = ALWAYS_ON) -> None:
         self.client, self.use = make_client()
         self.tracer_provider = TracerProvider(sampler=sampler)
         self.tracer_provider.add_span_processor(_Nothing())
         self.meter_provider = MeterProvider(metric_readers=[InMemoryMetricReader()])
-        self.contract = ContractFloor(self.tracer_provider, self.meter_provider)
-        self.floor = Floor(self.tracer_provider, self.meter_provider)
         self.given = Given(read_config({}), self.tracer_provider, self.meter_provider, None, False)
 
-    def kinds(self, name: str) -> Kinds:
-        """Return the scenario `name`, bare and ours, and the floors.
-
-        From here to `exchange(None)` the method stays wrapped, and bare is a wrapper that passes
-        through: about a microsecond, which `without_sdk` and `other_services` do measure.
-        """
+    def kind(self, name: str, given: Given | None) -> Setup:
+        """Return the scenario `name` as it is `given` that activation, None for bare."""
         scenario = SCENARIOS[name]
-        exchange(self.given)
 
-        def put(recorder: Any) -> Callable[[], None]:
-            def prepare() -> None:
-                self.use(scenario)
-                assert patch._present is not None
-                patch._present._recorder = recorder
+        def setup() -> Callable[[], None]:
+            exchange(given)
+            self.use(scenario)
+            return lambda: scenario.call(self.client)
 
-            return prepare
+        return setup
 
-        def call() -> None:
-            scenario.call(self.client)
-
+    def kinds(self, name: str) -> dict[str, Setup]:
+        """Return the scenario `name`, bare and ours, and the floors."""
+        providers = self.tracer_provider, self.meter_provider
         return {
-            "bare": (put(None), call),
-            "ours": (put(_active.current), call),
-            "contract": (put(None), self.contract.call),
-            "floor": (put(None), self.floor.call),
+            "bare": self.kind(name, None),
+            "ours": self.kind(name, self.given),
+            "contract": lambda: ContractFloor(*providers).call,
+            "floor": lambda: Floor(*providers).call,
         }
-
-    def compare(self, name: str, calls: int, slices: int) -> list[Round]:
-        return _measured(self.kinds(name), calls, slices)
 
     def peak(self, scenario: Scenario) -> float:
         """Return the allocation peak of one call, KiB over bare."""
@@ -109,20 +97,6 @@ class Bench:
             tracemalloc.stop()
         exchange(None)
         return peaks["ours"] - peaks["bare"]
-
-
-def _measured(kinds: Kinds, calls: int, slices: int) -> list[Round]:
-    try:
-        return interleave(kinds, calls, slices)
-    finally:
-        exchange(None)
-
-
-def _sliced(kinds: Kinds, calls: int, slices: int) -> list[Round]:
-    try:
-        return measure(kinds, calls, slices)
-    finally:
-        exchange(None)
 
 
 # Scenario -> most that it may cost over bare, in contract floors.
@@ -143,7 +117,7 @@ _STREAMS = {
 def calls(effort: Effort) -> Iterable[Row]:
     bench = Bench()
     for name, target in _CALLS.items():
-        rounds = bench.compare(name, effort.calls, effort.slices)
+        rounds = measure(bench.kinds(name), effort.calls, effort.slices)
         yield row(name, rounds, _floors, target, "contract floors over bare")
 
 
@@ -157,7 +131,7 @@ def bodies(effort: Effort) -> Iterable[Row]:
     for name in ("invoke_model, 100 KB", "invoke_model, 5 MB", "invoke_model, embedding"):
         small = bench.kinds("invoke_model, 1 KB")
         kinds = {**bench.kinds(name), "small": small["bare"], "small, ours": small["ours"]}
-        rounds = _measured(kinds, max(5, effort.calls // 2), effort.slices)
+        rounds = measure(kinds, effort.calls // 2, effort.slices)
         yield row(
             name,
             rounds,
@@ -173,7 +147,7 @@ def streams(effort: Effort) -> Iterable[Row]:
     for name, (short, target) in _STREAMS.items():
         few = bench.kinds(short)
         kinds = {**bench.kinds(name), "short": few["bare"], "short, ours": few["ours"]}
-        rounds = _measured(kinds, max(3, effort.calls // 20), effort.slices)
+        rounds = measure(kinds, effort.calls // 20, effort.slices, turn=1)
         yield row(
             name,
             rounds,
@@ -184,34 +158,34 @@ def streams(effort: Effort) -> Iterable[Row]:
 
 
 def without_sdk(effort: Effort) -> Iterable[Row]:
-    bench, scenario = Bench(), SCENARIOS["converse"]
-    bench.use(scenario)
-    no_sdk = Given(read_config({}), None, None, None, False)
-    kinds: Kinds = {
-        "bare": (lambda: exchange(None), lambda: scenario.call(bench.client)),
-        "ours": (lambda: exchange(no_sdk), lambda: scenario.call(bench.client)),
-    }
-    rounds = _sliced(kinds, effort.calls // 4, effort.slices * 4)
+    bench, given = Bench(), Given(read_config({}), None, None, None, False)
+    kinds = {"bare": bench.kind("converse", None), "ours": bench.kind("converse", given)}
+    rounds = measure(kinds, effort.calls * 2, effort.slices)
     yield row("converse, no SDK", rounds, lambda each: over(each) / each["bare"], 0.02, "of bare")
 
 
 def sampled_out(effort: Effort) -> Iterable[Row]:
-    rounds = Bench(ALWAYS_OFF).compare("converse", effort.calls, effort.slices)
+    rounds = measure(Bench(ALWAYS_OFF).kinds("converse"), effort.calls, effort.slices)
     yield row("converse, sampled out", rounds, _floors, 1.25, "contract floors, sampled out")
 
 
 def other_services(effort: Effort) -> Iterable[Row]:
     """The wrapper alone, around a call that returns at once, for 1 µs drowns in a real one."""
-    bench = Bench()
-    call = make_s3_client().list_buckets
-    kinds: Kinds = {
-        "bare": (lambda: exchange(None), lambda: _many(call)),
-        "ours": (lambda: exchange(bench.given), lambda: _many(call)),
-    }
+    bench, call = Bench(), make_s3_client().list_buckets
+
+    def kind(given: Given | None) -> Setup:
+        def setup() -> Callable[[], None]:
+            exchange(given)
+            return lambda: _many(call)
+
+        return setup
+
     with answered_at_once():
         rounds = [
             {kind: value / _MANY for kind, value in each.items()}
-            for each in _sliced(kinds, max(2, effort.calls // 4), effort.slices)
+            for each in measure(
+                {"bare": kind(None), "ours": kind(bench.given)}, effort.calls, effort.slices
+            )
         ]
     yield row("a call of another service", rounds, over, 1.0, "µs over bare")
 

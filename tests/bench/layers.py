@@ -133,9 +133,7 @@ WHOLE = [name for name in SCENARIOS if "1,000" not in name]
 @pytest.mark.parametrize("name", WHOLE)
 @pytest.mark.parametrize("kind", ["bare", "ours"])
 def test_call(benchmark, bench, kind, name):
-    prepare, call = bench.kinds(name)[kind]
-    prepare()
     try:
-        benchmark(call)
+        benchmark(bench.kinds(name)[kind]())
     finally:
         exchange(None)

@@ -1,15 +1,19 @@
-"""Measuring: slices of several kinds of call in turn, and the row of the table they make."""
+"""Measuring: kinds of call that take turns, each in a process of its own, and the table's row."""
 
 from __future__ import annotations
 
 import gc
+import multiprocessing
+import random
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from typing import Any
 
-# Kind -> what is done before a slice of it, and what is timed.
-Kinds = dict[str, tuple[Callable[[], None], Callable[[], None]]]
+# Makes ready what one kind of call needs, and gives the call.
+Setup = Callable[[], Callable[[], Any]]
 # Kind -> the median microseconds of a call in one slice.
 Round = dict[str, float]
 
@@ -45,50 +49,68 @@ class Row:
         return self.share >= self.target if self.least else self.share <= self.target
 
 
-def measure(kinds: Kinds, calls: int, slices: int) -> list[Round]:
-    """Time `kinds` in turn, so that what the machine does meanwhile hits all alike."""
-    rounds = []
-    for prepare, call in kinds.values():
-        prepare()
-        _slice(call, max(2, calls // 5))
-    for _ in range(slices):
-        found = {}
-        for kind, (prepare, call) in kinds.items():
-            prepare()
-            gc.collect()
-            found[kind] = _slice(call, calls)
-        rounds.append(found)
-    return rounds
+class Worker:
+    """A process of its own in which one kind of call is made when it is its turn.
 
-
-def interleave(kinds: Kinds, calls: int, slices: int) -> list[Round]:
-    """Time `kinds` call by call in turn: what is slow for a second is slow for all of them.
-
-    Only where preparing costs next to nothing. Each call then finds the caches as a program leaves
-    them, and not as a loop over itself does.
+    A program is instrumented or it is not. Where both alternate in one process, Python gives up
+    what it specialises: botocore's own code, which finds another function each time, ran slower
+    for both, and an event of a stream seemed to cost 1.3 µs that costs 0.8.
     """
-    rounds = []
-    for _ in range(slices + 1):
-        times: dict[str, list[float]] = {kind: [] for kind in kinds}
-        gc.collect()
-        for _ in range(calls):
-            for kind, (prepare, call) in kinds.items():
-                prepare()
+
+    def __init__(self, setup: Setup) -> None:
+        fork = multiprocessing.get_context("fork")
+        self._turns, turns = fork.Pipe()
+        self._process = fork.Process(target=_take_turns, args=(setup, turns), daemon=True)
+        self._process.start()
+        turns.close()
+
+    def turn(self, calls: int) -> list[float]:
+        """Return the seconds that each of `calls` took."""
+        self._turns.send(calls)
+        answer: list[float] | BaseException = self._turns.recv()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        # Said, for the pipe's end does not tell: those forked later have it open, too.
+        self._turns.send(0)
+        self._process.join()
+
+
+def _take_turns(setup: Setup, turns: Any) -> None:
+    call = setup()
+    gc.collect()
+    while calls := turns.recv():
+        times: list[float] = []
+        try:
+            for _ in range(calls):
                 started = time.perf_counter()
                 call()
-                times[kind].append(time.perf_counter() - started)
-        rounds.append({kind: statistics.median(each) * 1e6 for kind, each in times.items()})
-    return rounds[1:]  # the first one warms up
+                times.append(time.perf_counter() - started)
+        except Exception as error:
+            turns.send(error)
+        else:
+            turns.send(times)
 
 
-def _slice(call: Callable[[], None], calls: int) -> float:
-    """Return the median microseconds of one call: what interrupts a few does not count."""
-    times = []
-    for _ in range(calls):
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times) * 1e6
+def measure(kinds: Mapping[str, Setup], calls: int, slices: int, turn: int = 10) -> list[Round]:
+    """Time `kinds` in turns of a few calls: what is slow for a second is slow for all of them.
+
+    A round has `calls` of each kind, and there are `slices` of them, after one that warms up.
+    """
+    rounds = []
+    with ExitStack() as stack:
+        workers = {
+            kind: stack.enter_context(closing(Worker(setup))) for kind, setup in kinds.items()
+        }
+        for _ in range(slices + 1):
+            times: dict[str, list[float]] = {kind: [] for kind in kinds}
+            for _ in range(max(1, calls // turn)):
+                for kind in random.sample(list(workers), len(workers)):
+                    times[kind].extend(workers[kind].turn(turn))
+            rounds.append({kind: statistics.median(each) * 1e6 for kind, each in times.items()})
+    return rounds[1:]
 
 
 def middle(rounds: Iterable[Round], of: Callable[[Round], float]) -> float:

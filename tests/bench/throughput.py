@@ -6,14 +6,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from floors import ContractFloor
-from measure import Effort, Round, Row, middle
+from measure import Effort, Row, Setup, measure, middle
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -23,76 +22,58 @@ from otel_bedrock.config import read_config
 from otel_bedrock.instrumentor import Given, exchange
 
 THREADS = 16
-_SECONDS = 1.0
+# Calls of each thread in one turn.
+_EACH = 20
 
 
 def throughput(effort: Effort) -> Iterable[Row]:
     """Ours against bare with the contract floor by hand after each call."""
     tracer_provider = TracerProvider()
     meter_provider = MeterProvider(metric_readers=[InMemoryMetricReader()])
-    by_hand = ContractFloor(tracer_provider, meter_provider).call
     given = Given(read_config({}), tracer_provider, meter_provider, None, False)
-    rounds: list[Round] = []
     with _server() as url:
-        client = make_http_client(url)
 
-        def ask() -> None:
-            SCENARIOS["converse"].call(client)
+        def kind(active: Given | None, *, by_hand: bool = False) -> Setup:
+            def setup() -> Callable[[], None]:
+                exchange(active)
+                client = make_http_client(url)
+                tell = ContractFloor(tracer_provider, meter_provider).call
 
-        def ask_and_tell() -> None:
-            ask()
-            by_hand()
+                def ask() -> None:
+                    SCENARIOS["converse"].call(client)
+                    if by_hand:
+                        tell()
 
-        kinds: dict[str, tuple[Given | None, Callable[[], None]]] = {
-            "bare": (None, ask),
-            "contract": (None, ask_and_tell),
-            "ours": (given, ask),
-        }
-        try:
-            for number in range(1 + max(3, effort.slices // 2)):
-                found = {}
-                for kind, (active, call) in kinds.items():
-                    exchange(active)
-                    found[kind] = _rate(call)
-                # The first round opens the connections.
-                if number:
-                    rounds.append(found)
-        finally:
-            exchange(None)
+                return lambda: _all_at_once(ask)
 
-    def typical(kind: str) -> float:
-        return middle(rounds, lambda each: each[kind])
+            return setup
+
+        kinds = {"bare": kind(None), "contract": kind(None, by_hand=True), "ours": kind(given)}
+        rounds = measure(kinds, 3, max(3, effort.slices // 2), turn=1)
+
+    def rate(name: str) -> float:
+        return THREADS * _EACH / middle(rounds, lambda each: each[name]) * 1e6
 
     name = (
-        f"{THREADS} threads: {typical('bare'):,.0f} calls/s bare, {typical('contract'):,.0f} with"
-        f" the contract floor, {typical('ours'):,.0f} ours"
+        f"{THREADS} threads: {rate('bare'):,.0f} calls/s bare, {rate('contract'):,.0f} with"
+        f" the contract floor, {rate('ours'):,.0f} ours"
     )
-    share = middle(rounds, lambda each: each["ours"] / each["contract"])
+    share = middle(rounds, lambda each: each["contract"] / each["ours"])
     yield Row(name, share, 0.97, "of bare and the contract floor", least=True)
 
 
-def _rate(call: Callable[[], None]) -> float:
-    """Return calls a second of THREADS threads."""
-    counts = [0] * THREADS
-    go, until = threading.Barrier(THREADS + 1), [0.0]
+def _all_at_once(ask: Callable[[], None]) -> None:
+    """Make _EACH calls in each of THREADS threads."""
 
-    def work(index: int) -> None:
-        call()
-        go.wait()
-        while time.perf_counter() < until[0]:
-            call()
-            counts[index] += 1
+    def work() -> None:
+        for _ in range(_EACH):
+            ask()
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(THREADS)]
+    threads = [threading.Thread(target=work) for _ in range(THREADS)]
     for thread in threads:
         thread.start()
-    until[0] = time.perf_counter() + 3600
-    go.wait()
-    started = time.perf_counter()
-    until[0] = started + _SECONDS
     for thread in threads:
         thread.join()
-    return sum(counts) / (time.perf_counter() - started)
 
 
 @contextmanager
