@@ -38,6 +38,11 @@ _GUARDRAIL_UNITS = (
 )
 
 
+# What the headers of an answer with a body say of it, and no field of Outcome: the counts, as a
+# Report, and the length in bytes, each None where they do not. Who watches the body takes it out.
+ANNOUNCED = "announced"
+
+
 def read_answer(row: Operation, answer: Any, provider: Provider) -> Found:
     """Read the parsed answer of a call; a streamed one gives what came before its stream."""
     # Nearly everything is a plain dict; asking for a Mapping costs as much as five look-ups.
@@ -65,6 +70,12 @@ def read_metadata(metadata: Any) -> Found:
 _CONVERSE_DETAILS = (
     ("serviceTier", "service_tier", "type"),
     ("performanceConfig", "latency_mode", "latency"),
+)
+
+
+_INVOKE_DETAILS = (
+    ("serviceTier", "service_tier"),
+    ("performanceConfigLatency", "latency_mode"),
 )
 
 
@@ -182,22 +193,20 @@ def _read_converse(row: Operation, answer: Any, provider: Provider) -> Found:
 
 def _read_invoke(row: Operation, answer: Any, provider: Provider) -> Found:
     found: Found = {}
-    for name, key in (
-        ("service_tier", "serviceTier"),
-        ("latency_mode", "performanceConfigLatency"),
-    ):
-        value = answer.get(key)
-        if isinstance(value, str):
-            found[name] = value
+    for member, name in _INVOKE_DETAILS:
+        if member in answer:
+            value = answer[member]
+            if isinstance(value, str):
+                found[name] = value
     headers = dig(answer.get("ResponseMetadata"), "HTTPHeaders")
     if type(headers) is dict or isinstance(headers, Mapping):
-        latency = headers.get("x-amzn-bedrock-invocation-latency")
-        # int() refuses thousands of digits.
-        text = latency if isinstance(latency, str) and len(latency) <= 18 else ""
-        if text.isascii() and text.isdecimal():
-            found["server_latency_ms"] = usage.whole(int(text))
+        latency = usage.number(headers.get("x-amzn-bedrock-invocation-latency"))
+        if latency is not None:
+            found["server_latency_ms"] = latency
         if row.stream is None:
-            found["usage"] = usage.decide((usage.read_headers(headers),))
+            report = usage.read_headers(headers)
+            found["usage"] = usage.decide((report,))
+            found[ANNOUNCED] = report, usage.number(headers.get("content-length"))
     return found
 
 

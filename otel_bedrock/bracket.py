@@ -30,7 +30,6 @@ from otel_bedrock.observers import (
     StreamObserver,
 )
 from otel_bedrock.operations import TABLE, Operation
-from otel_bedrock.paths import dig
 from otel_bedrock.providers import Provider
 from otel_bedrock.recorder import Recorder
 from otel_bedrock.recording import Recording
@@ -270,10 +269,11 @@ def returned(begun: Begun, answered: Any) -> None:
     found: answer.Found = {}
     try:
         found = answer.read_answer(row, answered, begun.provider)
+        announced = found.pop(answer.ANNOUNCED, _NOTHING)
         if row.stream is not None:
             _watch_stream(begun, answered, found)
         elif row.body is not None and _worth_reading(begun.provider, found):
-            _watch_body(begun, answered, found)
+            _watch_body(begun, answered.get(row.body), found, *announced)
         else:
             if recording.content is not None and row.body is None:
                 recording.content.see_answer(answered)
@@ -282,6 +282,10 @@ def returned(begun: Begun, answered: Any) -> None:
         # Said first: where errors are raised, nothing would be told after it.
         recording.finish(Outcome(**found))
         shield.stop("returned", failure)
+
+
+# A stubbed answer may have no headers.
+_NOTHING: tuple[usage.Report | None, int | None] = (None, None)
 
 
 def _worth_reading(provider: Provider, found: answer.Found) -> bool:
@@ -300,24 +304,22 @@ def _watch_stream(begun: Begun, answered: Any, found: answer.Found) -> None:
     _watch(begun, begun.watches.events, stream, watching(recording, events, found), found)
 
 
-def _watch_body(begun: Begun, answered: Any, found: answer.Found) -> None:
-    assert begun.row.body is not None
-    recording = begun.recording
-    # A stubbed answer may have no headers.
-    headers = dig(answered, "ResponseMetadata.HTTPHeaders") or {}
+def _watch_body(
+    begun: Begun,
+    body: Any,
+    found: answer.Found,
+    report: usage.Report | None,
+    length: int | None,
+) -> None:
+    recording, provider = begun.recording, begun.provider
     limit = recording.recorder.config.body_limit
-    text = headers.get("content-length", "")
-    # int() refuses thousands of digits.
-    length = int(text) if len(text) <= 18 and text.isascii() and text.isdecimal() else None
     if length is not None and length > limit:
         recording.finish(Outcome(**found))
         return
-    report = usage.headers_of(found.get("usage"))
-    provider = begun.provider
     held = usage.held(report, splits=provider.splits_cache_write, includes=provider.includes_cache)
     recording.returned(Outcome(**found), held)
     observer = BodyObserver(recording, provider, found, report, length, limit)
-    _watch(begun, begun.watches.body, answered.get(begun.row.body), observer, found)
+    _watch(begun, begun.watches.body, body, observer, found)
 
 
 def _watch(

@@ -245,15 +245,15 @@ class BodyObserver(_Observer):
         self._failure = found, (time.time_ns(), time.perf_counter())
 
     def _outcome(self) -> Outcome:
-        found = dict(self._found)
+        found = self._found
         body = _parse(self._pieces)
         if body is not None:
-            found.update(answer.read_body_details(body, self._provider))
-            found["usage"] = usage.decide((self._headers, usage.read_body(body)))
+            spent = usage.lay_over(found.get("usage"), self._headers, usage.read_body(body))
+            found = {**found, **answer.read_body_details(body, self._provider), "usage": spent}
             if self._recording.content is not None:
                 self._recording.content.see_answer(body)
         if self._failure is not None:
-            found.update(self._failure[0])
+            found = {**found, **self._failure[0]}
         return Outcome(**found)
 
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import field
-from operator import attrgetter
 from typing import Any
 
 from otel_bedrock.call import Usage
@@ -176,6 +175,7 @@ _METRICS_SHAPE = Shape(
     cache_write=("cacheWriteInputTokenCount",),
 )
 
+# Of headers: int() would read digits of every script, and refuses thousands of them.
 _is_number = re.compile("[0-9]{1,19}").fullmatch
 
 _HEADER_NAMES = (
@@ -234,6 +234,14 @@ def whole(value: Any) -> int | None:
     return None
 
 
+def number(text: Any) -> int | None:
+    """Return the whole number that a header says, or None where it says none."""
+    if type(text) is not str or not _is_number(text):
+        return None
+    count = int(text)
+    return count if count <= _MOST else None
+
+
 def read_headers(headers: Mapping[str, Any]) -> Report | None:
     """Read the token-count headers of an InvokeModel answer; names in lower case.
 
@@ -241,28 +249,22 @@ def read_headers(headers: Mapping[str, Any]) -> Report | None:
     """
     counts = {}
     for name, header in _HEADER_NAMES:
-        text = headers.get(header)
-        # int() would read digits of every script, and refuses thousands of them.
-        if type(text) is str and _is_number(text):
-            count = int(text)
-            if count <= _MOST:
-                counts[name] = count
+        count = number(headers.get(header))
+        if count is not None:
+            counts[name] = count
     return Report(HEADERS, counts) if counts else None
 
 
-# Field of Usage -> the count of which it is made where headers alone were asked.
-_OF_HEADERS = ("input", "output", "cache_read", "cache_write")
-_of_headers = attrgetter(
-    "uncached_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"
-)
+def lay_over(spent: Usage | None, headers: Report | None, body: Report | None) -> Usage | None:
+    """Return what `decide` makes of headers and body; `spent` is what it made of headers alone.
 
-
-def headers_of(spent: Usage | None) -> Report | None:
-    """Return the report of which alone `decide` made `spent`: headers are read once a call."""
-    if spent is None:
-        return None
-    said = zip(_OF_HEADERS, _of_headers(spent), strict=True)
-    return Report(HEADERS, {name: count for name, count in said if count is not None})
+    It stays where the body says nothing that they do not, which is the rule.
+    """
+    if body is None:
+        return spent
+    if headers is not None and not body.inclusive and body.counts.keys() <= headers.counts.keys():
+        return spent
+    return decide((headers, body))
 
 
 def held(headers: Report | None, *, splits: bool, includes: bool) -> frozenset[str]:

@@ -59,6 +59,11 @@ _RIM = (
     "streams._until_end",
     "streams._Parsing.parse_event",
     "streams._Parsing.await_event",
+    "streams._Reads.read",
+    "streams._Reads._alive",
+    "streams._Reads._watched",
+    "streams._Reads._until_last",
+    "streams._Reads._failed",
 )
 
 
