@@ -143,12 +143,15 @@ def current() -> Mapping[str, str]:
         return _NOBODY
 
 
-def attributed(baggage_keys: tuple[str, ...]) -> Mapping[str, str] | None:
-    """Return the attribution of a call that starts now; None where there is none.
+def attributed(
+    baggage_keys: tuple[str, ...], here: Context | None = None
+) -> Mapping[str, str] | None:
+    """Return the attribution of a call that starts `here`, or in the current context.
 
-    The mapping is shared; nobody changes it.
+    None where there is none. The mapping is shared; nobody changes it.
     """
-    here = get_current()
+    if here is None:
+        here = get_current()
     held: Any = here.get(_KEY)
     if not baggage_keys:
         # What a call costs to which nobody attributed anything.

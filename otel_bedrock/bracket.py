@@ -33,7 +33,7 @@ from otel_bedrock.operations import TABLE, Operation
 from otel_bedrock.providers import Provider
 from otel_bedrock.recorder import Recorder
 from otel_bedrock.recording import Recording
-from otel_bedrock.request import read_call
+from otel_bedrock.request import read_call, read_json, read_parameters
 from otel_bedrock.shield import ForTheCaller
 
 if TYPE_CHECKING:
@@ -117,31 +117,36 @@ def begin(
     """
     recording = who = reservation = None
     try:
-        api = args[0] if args else kwargs.get("operation_name")
-        row = TABLE.get((service, api)) if isinstance(api, str) else None
-        # In an empty context nothing is suppressed.
-        if row is None or (get_current() and not is_instrumentation_enabled()):
-            return None
         current = recorder()
         if current is None:
             return None
+        api = args[0] if args else kwargs.get("operation_name")
+        row = TABLE.get((service, api)) if isinstance(api, str) else None
+        here = get_current()
+        # In an empty context nothing is suppressed.
+        if row is None or (here and not is_instrumentation_enabled()):
+            return None
         abandoned.drain()
         parameters = args[1] if len(args) > 1 else kwargs.get("api_params")
+        if type(parameters) is not dict and not isinstance(parameters, Mapping):
+            parameters = {}
+        config = current.config
         try:
-            who = attributed(current.config.attribution_baggage_keys)
+            who = attributed(config.attribution_baggage_keys, here)
         except Exception as error:
             shield.stop("begin.attribution", error)
         meta = client.meta
         address, port = _address(meta.endpoint_url)
         call, provider = read_call(
             row,
-            parameters if type(parameters) is dict or isinstance(parameters, Mapping) else {},
+            parameters,
             address=address,
             port=port,
             region=meta.region_name,
-            body_limit=current.config.body_limit,
-            aliases=current.config.model_aliases,
-            look_up=_look_up(client) if current.config.resolve_models else None,
+            body_limit=config.body_limit,
+            aliases=config.model_aliases,
+            look_up=_look_up(client) if config.resolve_models else None,
+            wanted=current.asks,
             attribution=who,
         )
         if current.asks_quotas and row.spends:
@@ -157,8 +162,7 @@ def begin(
             try:
                 from otel_bedrock.admission import admit
 
-                sent = parameters if isinstance(parameters, Mapping) else {}
-                reservation = admit(current.budget, current, call, client, sent)
+                reservation = admit(current.budget, current, call, client, parameters)
             except ForTheCaller:
                 raise
             except Exception as error:
@@ -171,6 +175,15 @@ def begin(
             except Exception as error:
                 shield.stop("begin.holds", error)
         recording.spends = row.spends and provider.tokens
+        try:
+            # Not before the span is there: it says whether anybody will see them.
+            if not current.asks and recording.span.is_recording():
+                body = None
+                if row.reads == "invoke":
+                    body = read_json(parameters.get("body"), config.body_limit)
+                read_parameters(call, row, parameters, body, provider)
+        except Exception as error:
+            shield.stop("begin.parameters", error)
     except ForTheCaller:
         raise
     except Exception as error:

@@ -65,6 +65,8 @@ class _Active:
         self.providers = sdk.Providers()
         self.live = False
         self.said = False
+        # Nobody would see anything until a global provider is set.
+        self.idle = False
         self.warned = False
         self.inherited = False
 
@@ -90,6 +92,8 @@ class _Active:
         """Return the Recorder for a call that starts now; None where nobody would see it."""
         if self.live and not self.inherited:
             return self.recorder
+        if self.idle and not sdk.may_be_set():
+            return None
         return self._look()
 
     def _look(self) -> Recorder | None:
@@ -111,7 +115,10 @@ class _Active:
             if not sdk.disabled():
                 log.warning(_NO_SDK)
         # A budget holds whether or not anybody looks at what is spent.
-        return None if given.config.budget is None else recorder
+        if given.config.budget is not None:
+            return recorder
+        self.idle = given.tracer_provider is None and given.meter_provider is None
+        return None
 
 
 def recorder() -> Recorder | None:
@@ -235,7 +242,7 @@ def _activate(given: Given) -> None:
             _active.unwrap = patch.wrap(_active.current)
         if _active.recorder is not None:
             _active.recorder.close()
-        _active.live = False
+        _active.live = _active.idle = False
         _active.recorder = recorder
         _active.given = given
 
@@ -250,7 +257,7 @@ def exchange(given: Given | None) -> Given | None:
         if _active.recorder is not None:
             _active.recorder.close()
         _active.recorder = None
-        _active.live = _active.said = False
+        _active.live = _active.idle = _active.said = False
         if given is not None:
             _active.recorder = _recorder(given)
             if _active.unwrap is None:
@@ -291,7 +298,7 @@ def uninstrument() -> None:
         if _active.recorder is not None:
             _active.recorder.close()
         _active.recorder = _active.given = None
-        _active.live = _active.said = False
+        _active.live = _active.idle = _active.said = False
         providers, _active.providers = _active.providers, sdk.Providers()
     BedrockInstrumentor()._is_instrumented_by_opentelemetry = False
     providers.shutdown()

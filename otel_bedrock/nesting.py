@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.context import get_value
+from opentelemetry.context import get_current
 
 from otel_bedrock.call import Usage
 
@@ -39,7 +39,7 @@ _PUBLISHED = (
 
 def enclosing() -> Any:
     """Return the inference around the call that starts now; None where there is none."""
-    outer = get_value(CONTEXT_KEY)
+    outer: Any = get_current().get(CONTEXT_KEY)
     if outer is None or not hasattr(outer, "usage_input_tokens"):
         return None
     scope = getattr(trace.get_current_span(), "instrumentation_scope", None)

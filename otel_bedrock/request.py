@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from otel_bedrock import shield
@@ -16,6 +17,7 @@ from otel_bedrock.providers import Provider, operation_of, provider_of
 Parameters = Mapping[str, Any]
 
 _NO_MODEL = ModelId(name="")
+_UNKNOWN = (_NO_MODEL, provider_of(_NO_MODEL))
 
 # Member of the parameters -> the keys under it -> short names (see signals.ATTRIBUTES).
 _CONVERSE = {
@@ -68,31 +70,24 @@ def read_call(
 ) -> tuple[Call, Provider]:
     """Read what is known before the call: a Call, and the row of its model's provider.
 
-    `wanted` is False where nobody will see request parameters (a span that is not recorded):
-    then only what names the call is read.
+    `wanted` is False where it is not known whether anybody will see request parameters: then only
+    what names the call is read, and `read_parameters` may read the others.
     """
     sent = parameters.get("modelId") or first(parameters, row.model)
-    model = parse(sent) if isinstance(sent, str) else _NO_MODEL
+    model, provider = _known(sent) if isinstance(sent, str) else _UNKNOWN
     if aliases and model.base_id is None:
         model = resolve(model, aliases)
+        provider = provider_of(model)
     if look_up is not None:
         model = look_up(model)
-    provider = provider_of(model)
-    operation, found, known = row.name, {}, False
-    try:
-        body: Mapping[str, Any] | None = None
-        if row.reads == "invoke" and (wanted or provider.operation is None):
+        provider = provider_of(model)
+    operation, body = row.name or provider.operation, None
+    if row.reads == "invoke" and (wanted or operation is None):
+        try:
             body = read_json(parameters.get("body"), body_limit)
-        if operation is None:
-            operation = operation_of(provider, body)
-        if wanted:
-            found = _READERS[row.reads](parameters, body, provider)
-            known = row.reads != "invoke" or body is not None
-    except Exception as error:
-        # However odd the request is, the call is told and its tokens are counted.
-        shield.stop("request", error)
-    if row.stream is not None:
-        found["stream"] = True
+            operation = operation or operation_of(provider, body)
+        except Exception as error:
+            shield.stop("request", error)
     call = Call(
         api=row.api,
         operation=operation or CHAT,
@@ -101,11 +96,36 @@ def read_call(
         port=port,
         region=region,
         streamed=row.stream is not None,
-        parameters=found,
-        parameters_known=known,
+        parameters_known=False,
         attribution=attribution,
     )
+    if wanted:
+        try:
+            read_parameters(call, row, parameters, body, provider)
+        except Exception as error:
+            # However odd the request is, the call is told and its tokens are counted.
+            shield.stop("request", error)
     return call, provider
+
+
+def read_parameters(
+    call: Call, row: Operation, parameters: Parameters, body: Any, provider: Provider
+) -> None:
+    """Read request parameters into `call`, which nobody else has by now.
+
+    `body` is that of InvokeModel as JSON, None where it cannot be read.
+    """
+    found = {"stream": True} if row.stream is not None else {}
+    object.__setattr__(call, "parameters", found)
+    found.update(_READERS[row.reads](parameters, body, provider))
+    known = body is not None or row.reads != "invoke"
+    object.__setattr__(call, "parameters_known", known)
+
+
+@lru_cache(maxsize=4096)
+def _known(sent: str) -> tuple[ModelId, Provider]:
+    model = parse(sent)
+    return model, provider_of(model)
 
 
 def read_json(body: Any, limit: int) -> Mapping[str, Any] | None:

@@ -68,6 +68,21 @@ def is_metering(provider: metrics.MeterProvider | None = None) -> bool:
     return not isinstance(provider, metrics.NoOpMeterProvider) and hasattr(provider, "force_flush")
 
 
+_UNKNOWN = object()
+
+
+def may_be_set() -> bool:
+    """Return whether a global provider may have been set: False only where there is none.
+
+    What a call costs in a program without an SDK. To ask the API looks into the environment each
+    time, which is 5 of 7 µs, so its own variables are looked at, as long as they are there.
+    """
+    return (
+        getattr(trace, "_TRACER_PROVIDER", _UNKNOWN) is not None
+        or getattr(metrics._internal, "_METER_PROVIDER", _UNKNOWN) is not None
+    )
+
+
 class Providers:
     """The providers that `set_up` made; None where there was one already, or none is wanted."""
 

@@ -170,8 +170,13 @@ def injected(
         code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
     )
     present.original.__kwdefaults__ = function.__kwdefaults__
-    # What it returned before is not asked of it again where somebody in its module remembers it.
-    caches = [value for value in vars(site.owner).values() if hasattr(value, "cache_clear")]
+    # What it returned before is not asked of it again where somebody remembers it.
+    caches = [
+        value
+        for module in _modules()
+        for value in vars(module).values()
+        if hasattr(value, "cache_clear")
+    ]
     stand = _generator if inspect.isgeneratorfunction(function) else _function
     function.__code__ = stand.__code__
     try:

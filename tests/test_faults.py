@@ -48,6 +48,7 @@ BEFORE = {
     "providers.provider_of",
     "recorder.Recorder.start",
     "recorder.Recorder.naming",
+    "request._known",
     "request.read_call",
 }
 # In the garbage collector nothing may be said: no lock is taken there.
