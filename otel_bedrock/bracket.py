@@ -167,7 +167,7 @@ def begin(
                 raise
             except Exception as error:
                 shield.stop("begin.budget", error)
-        recording = current.start(call)
+        recording = current.start(call, here)
         begun = Begun(watches, row, provider, recording)
         if reservation is not None:
             try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.context import get_current
+from opentelemetry.context import Context
 
 from otel_bedrock.call import Usage
 
@@ -37,12 +37,12 @@ _PUBLISHED = (
 )
 
 
-def enclosing() -> Any:
-    """Return the inference around the call that starts now; None where there is none."""
-    outer: Any = get_current().get(CONTEXT_KEY)
+def enclosing(here: Context) -> Any:
+    """Return the inference around the call that starts in `here`; None where there is none."""
+    outer: Any = here.get(CONTEXT_KEY)
     if outer is None or not hasattr(outer, "usage_input_tokens"):
         return None
-    scope = getattr(trace.get_current_span(), "instrumentation_scope", None)
+    scope = getattr(trace.get_current_span(here), "instrumentation_scope", None)
     name = getattr(scope, "name", "") or ""
     if any(name == known or name.startswith(f"{known}.") for known in CONFLICTS):
         return None

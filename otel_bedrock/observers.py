@@ -280,4 +280,4 @@ def _parse(pieces: list[bytes]) -> Mapping[str, Any] | None:
         data = json.loads(b"".join(pieces))
     except (ValueError, RecursionError):
         return None
-    return data if isinstance(data, Mapping) else None
+    return data if isinstance(data, dict) else None

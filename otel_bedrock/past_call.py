@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from opentelemetry.context import get_current
+
 from otel_bedrock import signals
 from otel_bedrock.recording import Recording
 
@@ -25,7 +27,7 @@ class PastCall(Recording):
     __slots__ = ("_seconds",)
 
     def __init__(self, recorder: Recorder, call: Call, span: Span, seconds: float | None) -> None:
-        super().__init__(recorder, call, span)
+        super().__init__(recorder, call, span, get_current())
         self.started = 0.0
         self._seconds = seconds
 

@@ -7,13 +7,14 @@ an error: the data comes from a wire that we do not control.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 
 @lru_cache(maxsize=1024)
-def _steps(path: str) -> tuple[str, tuple[str, ...]]:
+def steps(path: str) -> tuple[str, tuple[str, ...]]:
+    """Return the first key of `path`, and what `walk` takes from there."""
     head, *tail = path.split(".")
     return head, tuple(tail)
 
@@ -24,16 +25,17 @@ def dig(data: Any, path: str) -> Any:
     With `*` the answer is the list of what was found under each item (items without it are
     left out), or None where nothing was found.
     """
-    head, tail = _steps(path)
+    head, tail = steps(path)
     if type(data) is dict:
         # Nearly every path is one key of a plain dict, or ends at its first.
         data = data.get(head)
-        return data if data is None or not tail else _walk(data, tail)
-    return _walk(data, (head, *tail))
+        return data if data is None or not tail else walk(data, tail)
+    return walk(data, (head, *tail))
 
 
-def _walk(data: Any, steps: tuple[str, ...]) -> Any:
-    rest = iter(steps)
+def walk(data: Any, tail: tuple[str, ...]) -> Any:
+    """Return what the `tail` of a path leads to from `data`, or None."""
+    rest = iter(tail)
     for step in rest:
         # Nearly everything is a plain dict; asking for a Mapping costs as much as the look-up.
         if type(data) is dict or isinstance(data, Mapping):
@@ -45,31 +47,12 @@ def _walk(data: Any, steps: tuple[str, ...]) -> Any:
         elif step == "#":
             return len(data)
         elif step == "*":
-            tail = tuple(rest)
-            found = (_walk(item, tail) for item in data)
+            below = tuple(rest)
+            found = (walk(item, below) for item in data)
             return [value for value in found if value is not None] or None
         else:
             return None
     return data
-
-
-class Paths:
-    """Several paths, read from one object in one go: those of one key by C, the others after it."""
-
-    __slots__ = ("_deep", "_keys")
-
-    def __init__(self, paths: Iterable[str]) -> None:
-        steps = [_steps(path) for path in paths]
-        self._keys = tuple(key for key, _ in steps)
-        self._deep = tuple((place, tail) for place, (_, tail) in enumerate(steps) if tail)
-
-    def read(self, data: Mapping[str, Any]) -> list[Any]:
-        """Return what each path leads to in `data`, None where it leads to nothing."""
-        values = list(map(data.get, self._keys))
-        for place, tail in self._deep:
-            if values[place] is not None:
-                values[place] = _walk(values[place], tail)
-        return values
 
 
 class Index:
@@ -83,7 +66,7 @@ class Index:
     def __init__(self, rows: Mapping[str, tuple[str, ...]]) -> None:
         self._by_key: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
         for name, paths in rows.items():
-            for key in dict.fromkeys(_steps(path)[0] for path in paths):
+            for key in dict.fromkeys(steps(path)[0] for path in paths):
                 self._by_key.setdefault(key, []).append((name, paths))
 
     def read(self, data: Any) -> dict[str, Any]:

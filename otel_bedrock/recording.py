@@ -40,13 +40,13 @@ class Recording:
     batch: bool = False
 
     __slots__ = (
-        "_context",
         "_counted",
         "_end",
         "_ended",
         "_told",
         "call",
         "content",
+        "context",
         "counted",
         "outer",
         "recorder",
@@ -56,30 +56,24 @@ class Recording:
         "started",
     )
 
-    def __init__(self, recorder: Recorder, call: Call, span: Span) -> None:
+    def __init__(self, recorder: Recorder, call: Call, span: Span, here: Context) -> None:
         self.recorder = recorder
         self.call = call
         self.span = span
         self.spends = True
-        self.outer = nesting.enclosing()
+        self.outer = nesting.enclosing(here)
         self.content: Content | None = None
         # What CountTokens said before the call, where it was asked.
         self.counted: int | None = None
         self.reservation: Reservation | None = None
         self.started = time.perf_counter()
-        self._context: Context | None = None
+        # The context in which the call's span is current.
+        self.context = trace.set_span_in_context(span, here)
         self._told: set[str] = set()
         self._counted: Usage | None = None
         self._end: tuple[int, float] | None = None
         # Taking the one item is atomic: of two threads that end the call, one does it.
         self._ended = [True]
-
-    @property
-    def context(self) -> Context:
-        """The context in which this call's span is current."""
-        if self._context is None:
-            self._context = trace.set_span_in_context(self.span)
-        return self._context
 
     def read_content(self, gate: Gate, reads: str, parameters: Any) -> None:
         """Take the content of the request; only where somebody will see it."""
@@ -99,7 +93,7 @@ class Recording:
 
     def is_current(self) -> bool:
         """Say whether `enter` is in force here, and nothing else above it."""
-        return otel_context.get_current() is self._context
+        return otel_context.get_current() is self.context
 
     def holds(self, reservation: Reservation) -> None:
         """Take what the call holds of a budget, which is settled when its usage is known."""
@@ -254,7 +248,7 @@ class Recording:
             self._learn(outcome.invoked_model)
         usage, counted = outcome.usage, self._counted
         # A body that tells nothing new is the rule: then its counts are told already.
-        counts = usage is not None and usage is not counted and usage != counted
+        counts = usage is not None and (counted is None or usage != counted)
         times = self._end is not None and "duration" not in self._told
         ends = last and (
             usage is None

@@ -134,19 +134,19 @@ def read_json(body: Any, limit: int) -> Mapping[str, Any] | None:
     A file-like body is the caller's: reading it would change what is sent. That of an
     invocation log is parsed already.
     """
-    if isinstance(body, Mapping):
-        return body
-    if isinstance(body, memoryview):
-        if body.nbytes > limit:
+    if not isinstance(body, (str, bytes, bytearray)):
+        if isinstance(body, Mapping):
+            return body
+        if not isinstance(body, memoryview) or body.nbytes > limit:
             return None
         body = body.tobytes()
-    if not isinstance(body, (str, bytes, bytearray)) or len(body) > limit:
+    if len(body) > limit:
         return None
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    return data if isinstance(data, Mapping) else None
+    return data if isinstance(data, dict) else None
 
 
 # What may be an attribute as it is.
@@ -155,10 +155,10 @@ _PLAIN = frozenset((str, float, bool))
 
 def _scalar(value: Any) -> Any:
     """Return what may be an attribute: a string, a number, or a tuple of strings."""
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        # OTLP cannot carry it.
-        return None
-    if isinstance(value, (str, int, float)):
+    if isinstance(value, int):
+        # OTLP cannot carry what is larger.
+        return value if -(2**63) <= value < 2**63 else None
+    if isinstance(value, (str, float)):
         return value
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
         return tuple(value)
@@ -189,12 +189,15 @@ def _read_converse(parameters: Parameters, _: Any, __: Provider) -> dict[str, An
         if type(under) is dict or isinstance(under, Mapping):
             for key, value in under.items():
                 name = names.get(key)
-                if name is not None:
-                    scalar = value if type(value) in _PLAIN else _scalar(value)
-                    if scalar is not None:
-                        found[name] = scalar
+                if name is None:
+                    continue
+                if type(value) not in _PLAIN:
+                    value = _scalar(value)
+                if value is not None:
+                    found[name] = value
+    # Asked only where it is there: whether something is a Mapping takes longer than all of this.
     metadata = parameters.get("requestMetadata")
-    if isinstance(metadata, Mapping):
+    if metadata is not None and isinstance(metadata, Mapping):
         found["request_metadata"] = metadata
     return found
 
@@ -208,7 +211,7 @@ def _read_invoke(
     metadata = parameters.get("requestMetadata")
     if isinstance(metadata, str):
         metadata = read_json(metadata, 65_536)
-    if isinstance(metadata, Mapping):
+    if metadata is not None and isinstance(metadata, Mapping):
         found["request_metadata"] = metadata
     return found
 

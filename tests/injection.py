@@ -151,6 +151,15 @@ def injected(
     present = _present = _Present()
     present.when = when
     function = site.function
+    # What it returned before is not asked of it again where somebody remembers it.
+    caches = [
+        value
+        for module in _modules()
+        for value in vars(module).values()
+        if hasattr(value, "cache_clear")
+    ]
+    for cached in caches:
+        cached.cache_clear()
     if inspect.isclass(site.owner):
         value = vars(site.owner)[site.name]
         present.original = function
@@ -170,18 +179,9 @@ def injected(
         code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
     )
     present.original.__kwdefaults__ = function.__kwdefaults__
-    # What it returned before is not asked of it again where somebody remembers it.
-    caches = [
-        value
-        for module in _modules()
-        for value in vars(module).values()
-        if hasattr(value, "cache_clear")
-    ]
     stand = _generator if inspect.isgeneratorfunction(function) else _function
     function.__code__ = stand.__code__
     try:
-        for cached in caches:
-            cached.cache_clear()
         yield lambda: present.calls
     finally:
         function.__code__ = code

@@ -41,6 +41,7 @@ SITES = sites()
 BEFORE = {
     "bracket._address",
     "call.Call.__init__",
+    "model_id.ModelId.__init__",
     "model_id._parse_plain",
     "model_id._split",
     "model_id.parse",

@@ -31,7 +31,7 @@ class Row:
     """One line of the table: `share` is at most `target`, or at least where `least` says so.
 
     `bare`, `ours`, `floor` and `contract` are microseconds, None where the row has no such
-    figure; `ours` is what we add to `bare`.
+    figure; the last three are what is added to `bare`.
     """
 
     name: str
@@ -94,23 +94,27 @@ def _take_turns(setup: Setup, turns: Any) -> None:
             turns.send(times)
 
 
-def measure(kinds: Mapping[str, Setup], calls: int, slices: int, turn: int = 10) -> list[Round]:
+def measure(kinds: Mapping[str, Setup], calls: int, slices: int, turn: int = 20) -> list[Round]:
     """Time `kinds` in turns of a few calls: what is slow for a second is slow for all of them.
 
-    A round has `calls` of each kind, and there are `slices` of them, after one that warms up.
+    A round has `calls` of each kind, and there are `slices` of them, each with new processes: where
+    its memory happens to lie makes one 10 µs a call faster or slower for as long as it lives.
     """
-    rounds = []
+    return [_round(kinds, calls, turn) for _ in range(slices)]
+
+
+def _round(kinds: Mapping[str, Setup], calls: int, turn: int) -> Round:
+    times: dict[str, list[float]] = {kind: [] for kind in kinds}
     with ExitStack() as stack:
         workers = {
             kind: stack.enter_context(closing(Worker(setup))) for kind, setup in kinds.items()
         }
-        for _ in range(slices + 1):
-            times: dict[str, list[float]] = {kind: [] for kind in kinds}
-            for _ in range(max(1, calls // turn)):
-                for kind in random.sample(list(workers), len(workers)):
-                    times[kind].extend(workers[kind].turn(turn))
-            rounds.append({kind: statistics.median(each) * 1e6 for kind, each in times.items()})
-    return rounds[1:]
+        for worker in workers.values():
+            worker.turn(max(2, calls // 10))
+        for _ in range(max(1, calls // turn)):
+            for kind in random.sample(list(workers), len(workers)):
+                times[kind].extend(workers[kind].turn(turn))
+    return {kind: statistics.median(each) * 1e6 for kind, each in times.items()}
 
 
 def middle(rounds: Iterable[Round], of: Callable[[Round], float]) -> float:
@@ -118,9 +122,9 @@ def middle(rounds: Iterable[Round], of: Callable[[Round], float]) -> float:
     return statistics.median(of(each) for each in rounds)
 
 
-def over(each: Round) -> float:
-    """Return what ours adds to bare."""
-    return each["ours"] - each["bare"]
+def over(each: Round, kind: str = "ours") -> float:
+    """Return what a kind adds to bare."""
+    return each[kind] - each["bare"]
 
 
 def row(
@@ -132,24 +136,24 @@ def row(
 ) -> Row:
     """Make the line of `rounds`, judged by `share` of each."""
 
-    def typical(kind: str) -> float | None:
-        return middle(rounds, lambda each: each[kind]) if kind in rounds[0] else None
+    def added(kind: str) -> float | None:
+        return middle(rounds, lambda each: over(each, kind)) if kind in rounds[0] else None
 
     return Row(
         name,
         middle(rounds, share),
         target,
         meaning,
-        bare=typical("bare"),
-        ours=middle(rounds, over),
-        floor=typical("floor"),
-        contract=typical("contract"),
+        bare=middle(rounds, lambda each: each["bare"]),
+        ours=added("ours"),
+        floor=added("floor"),
+        contract=added("contract"),
     )
 
 
 def render(rows: Iterable[Row]) -> Iterable[str]:
     """Yield the table's lines as Markdown."""
-    yield "| scenario | bare, µs | ours over bare | floor | contract floor | is | target | |"
+    yield "| scenario | bare, µs | ours adds | the floor | the contract floor | is | target | |"
     yield "|---|---|---|---|---|---|---|---|"
     for each in rows:
         figures = " | ".join(
