@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
 
-from otel_bedrock.frozen import dataclass
+from otel_bedrock.frozen import dataclass, sparse
 from otel_bedrock.model_id import ModelId
 
 
@@ -60,7 +60,7 @@ class Usage:
     source: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@sparse(frozen=True)
 class Outcome:
     """What is known when the call, and where it streams its stream, has ended.
 

@@ -1,4 +1,4 @@
-"""Frozen: `dataclass` for what nobody may change, which the type checker sees to.
+"""Frozen: `dataclass`, and `sparse`, for what nobody may change, which the type checker sees to.
 
 At run time `frozen=True` is left out. A frozen one sets each field through `object.__setattr__`,
 which for the 40 fields of a call costs 2 µs of 130, and making such a class takes twice as long,
@@ -12,12 +12,29 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dataclasses import dataclass
+    from dataclasses import dataclass as sparse
 else:
     import dataclasses
+    from types import SimpleNamespace
 
     def dataclass(*, frozen, **options):
         """Decorate as the standard library's does, without what freezes."""
         return dataclasses.dataclass(**options)
 
+    def sparse(*, frozen):
+        """Decorate a class most of whose fields are None: an object has those that it was given.
 
-__all__ = ["dataclass"]
+        They are its `vars`; the others are those of the class. One of Outcome's is made in a third
+        of the time that setting its 19 fields takes, and who goes over those that are known, as
+        every span does, finds 7.
+        """
+
+        def decorate(cls):
+            names = vars(cls).items()
+            own = {name: value for name, value in names if name not in ("__dict__", "__weakref__")}
+            return type(cls.__name__, (SimpleNamespace,), own)
+
+        return decorate
+
+
+__all__ = ["dataclass", "sparse"]

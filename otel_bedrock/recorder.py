@@ -77,8 +77,9 @@ class _Columns:
 
     def fill(self, attributes: Attributes, source: Any) -> None:
         """Put into `attributes` those whose values `source` knows."""
-        pairs = zip(self._keys, self._read(source), strict=True)
-        attributes.update({key: value for key, value in pairs if value is not None})
+        for key, value in zip(self._keys, self._read(source)):  # noqa: B905 - `strict=` costs 0.3 µs
+            if value is not None:
+                attributes[key] = value
 
 
 class Recorder:
@@ -139,7 +140,7 @@ class Recorder:
         self._call = _Columns(
             row for row in rows if row.source == signals.CALL and not row.at_start
         )
-        self._outcome = _Columns(row for row in rows if row.source == signals.OUTCOME)
+        self._outcome = {row.field: row.key for row in rows if row.source == signals.OUTCOME}
         self._usage = _Columns(row for row in rows if row.source == signals.USAGE)
         self.contents = [(row.field, row.key) for row in rows if row.source == signals.CONTENT]
         shield.on_error(self._count_error)
@@ -293,7 +294,11 @@ class Recorder:
         # Under a framework's inference, the usage stands on that one's span, and nowhere else.
         if outcome.usage is not None and recording.outer is None:
             self._usage.fill(attributes, outcome.usage)
-        self._outcome.fill(attributes, outcome)
+        keys = self._outcome
+        for field, value in vars(outcome).items():
+            key = keys.get(field)
+            if key is not None and value is not None:
+                attributes[key] = value
         return attributes
 
 
