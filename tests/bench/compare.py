@@ -22,6 +22,7 @@ from typing import Any
 
 import logs
 from floors import ContractFloor, Floor
+from instructions import instructions
 from measure import Effort, Round, Row, Setup, measure, over, render, row
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -125,6 +126,7 @@ _CALLS = {
     "converse, 41 messages, tools": 1.3,
     "converse, 429": 1.3,
 }
+_SAMPLED_OUT = 1.25
 # Scenario of a thousand events -> the same with ten, and the most that an event may cost over
 # bare, as a share of bare's own.
 _STREAMS = {
@@ -191,7 +193,8 @@ def without_sdk(effort: Effort) -> Iterable[Row]:
 
 def sampled_out(effort: Effort) -> Iterable[Row]:
     rounds = measure(Bench(ALWAYS_OFF).kinds("converse"), effort.calls, effort.slices)
-    yield row("converse, sampled out", rounds, _floors, 1.25, "contract floors, sampled out")
+    meaning = "contract floors, sampled out"
+    yield row("converse, sampled out", rounds, _floors, _SAMPLED_OUT, meaning)
 
 
 def other_services(effort: Effort) -> Iterable[Row]:
@@ -254,7 +257,12 @@ def invocation_logs(effort: Effort) -> Iterable[Row]:
     yield Row("logs report, memory", max(peak for _, peak in found.values()), 150, "MB")
 
 
+def by_instructions(_: Effort) -> Iterable[Row]:
+    return instructions(_CALLS, ("converse", _SAMPLED_OUT))
+
+
 PARTS: Mapping[str, Callable[[Effort], Iterable[Row]]] = {
+    "instructions": by_instructions,
     "calls": calls,
     "bodies": bodies,
     "streams": streams,
