@@ -1,6 +1,6 @@
 """What a call costs, in numbers that no busy machine changes: lines of ours that run, and bytes.
 
-A number here has a tenth to spare. Where a change needs more, it is paid on every call of every
+A number here has up to a tenth to spare. Where a change needs more, it is paid on every call of every
 user: `make bench` says whether that is still within the targets.
 """
 
@@ -80,9 +80,9 @@ def lines_of(work):
         ("converse", 620),
         ("converse, 41 messages, tools", 620),
         ("converse, 429", 430),
-        ("invoke_model, 1 KB", 1_100),
-        ("invoke_model, 100 KB", 680),
-        ("invoke_model, 5 MB", 680),
+        ("invoke_model, 1 KB", 930),
+        ("invoke_model, 100 KB", 635),
+        ("invoke_model, 5 MB", 635),
     ],
 )
 def test_a_call_takes_few_lines_of_ours(active, call, name, most):
@@ -90,7 +90,7 @@ def test_a_call_takes_few_lines_of_ours(active, call, name, most):
     assert 0 < lines <= most
 
 
-@pytest.mark.parametrize(("dialect", "most"), [("converse_stream", 14), ("invoke stream", 18)])
+@pytest.mark.parametrize(("dialect", "most"), [("converse_stream", 8), ("invoke stream", 14)])
 def test_an_event_of_a_stream_takes_few_lines_of_ours(active, call, dialect, most):
     few = lines_of(lambda: call(f"{dialect}, 10 events"))
     many = lines_of(lambda: call(f"{dialect}, 1,000 events"))
