@@ -48,6 +48,8 @@ class _Observer:
 
     def ended(self, error: BaseException | None, *, exhausted: bool = False) -> None:
         """Tell the end; see `streams.Observer`."""
+        if not self._left:
+            return
         try:
             self._finish(error, exhausted)
         except Exception as failure:
@@ -206,21 +208,18 @@ class BodyObserver(_Observer):
     def see(self, piece: bytes) -> None:
         """Take what one read gave; see `streams.BodyObserver`."""
         try:
-            self._gather(piece)
+            if not piece or not self._left:
+                return
+            self._size += len(piece)
+            if self._size > self._limit:
+                self._pieces.clear()
+                self._finish(None)
+                return
+            self._pieces.append(piece)
+            if self._size == self._length:
+                self._finish(None)
         except Exception as error:
             self.stopped("observer.see", error)
-
-    def _gather(self, piece: bytes) -> None:
-        if not piece or self.over:
-            return
-        self._size += len(piece)
-        if self._size > self._limit:
-            self._pieces.clear()
-            self._finish(None)
-            return
-        self._pieces.append(piece)
-        if self._size == self._length:
-            self._finish(None)
 
     def _drop(self, error: BaseException | None) -> None:
         if error is not None:

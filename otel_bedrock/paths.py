@@ -72,11 +72,16 @@ class Index:
     def read(self, data: Any) -> dict[str, Any]:
         """Return what is there in `data`, by name: what the first of each name's paths leads to."""
         found: dict[str, Any] = {}
+        by_key = self._by_key
         if type(data) is not dict and not isinstance(data, Mapping):
             return found
-        by_key = self._by_key
+        if by_key.keys().isdisjoint(data):
+            return found
         for key in data:
-            for name, paths in by_key.get(key, ()):
+            rows = by_key.get(key)
+            if rows is None:
+                continue
+            for name, paths in rows:
                 value = data[key] if paths[0] == key else None
                 if value is None:
                     value = first(data, paths)

@@ -276,12 +276,14 @@ def held(headers: Report | None, *, splits: bool, includes: bool) -> frozenset[s
     `includes` cached tokens in its own count, and the headers say nothing of a cache.
     """
     counts = headers.counts if headers is not None else {}
-    waits = set()
-    if splits and counts.get("cache_write"):
-        waits.add("cache_write")
-    if includes and "cache_read" not in counts:
-        waits.add("input")
-    return frozenset(waits)
+    split = splits and counts.get("cache_write")
+    mend = includes and "cache_read" not in counts
+    if not split and not mend:
+        return _NONE
+    return frozenset((*(("cache_write",) if split else ()), *(("input",) if mend else ())))
+
+
+_NONE: frozenset[str] = frozenset()
 
 
 def read_usage(answer: Any, *, inclusive: bool = False) -> Report | None:
@@ -308,9 +310,11 @@ def read_additional(fields: Any) -> Report | None:
 
 def read_body(body: Any) -> Report | None:
     """Read the usage of an InvokeModel body or of one chunk of its stream, by its shape."""
-    if not isinstance(body, Mapping):
+    if type(body) is not dict and not isinstance(body, Mapping):
         return None
-    spent = first(body, ROOTS)
+    spent = body.get("usage")
+    if spent is None:
+        spent = first(body, ROOTS)
     for shapes, data in ((USAGE_SHAPES, spent), (BODY_SHAPES, body)):
         for shape in shapes if isinstance(data, Mapping) else ():
             report = _read(shape, data, BODY)

@@ -1,7 +1,7 @@
 """What a call costs, in numbers that no busy machine changes: lines of ours that run, and bytes.
 
-A number here has up to a tenth to spare. Where a change needs more, it is paid on every call of every
-user: `make bench` says whether that is still within the targets.
+A number here has up to a tenth to spare. Where a change needs more, it is paid on every call of
+every user: `make bench` says whether that is still within the targets.
 """
 
 from __future__ import annotations
