@@ -45,7 +45,7 @@ Watch = Callable[[Any, Any], Callable[[], bool] | None]
 _PORTS = {"https": 443, "http": 80}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Watches:
     """How the streams and the bodies of one kind of client are observed."""
 
@@ -209,7 +209,7 @@ def _look_up(client: Any) -> Callable[[ModelId], ModelId]:
     return partial(lookup.find, client)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Ahead:
     """What was reserved before `begin`, for an asyncio client whose budget has to be waited for."""
 

@@ -6,14 +6,13 @@ nothing for the hundreds that hold text only.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from otel_bedrock import answer, usage
 from otel_bedrock.call import Usage
-from otel_bedrock.paths import dig
+from otel_bedrock.paths import as_object, dig
 from otel_bedrock.providers import Provider
 from otel_bedrock.usage import Report
 
@@ -197,14 +196,8 @@ class InvokeEvents:
             self.first = self.last
         elif _COUNT not in data and data.count(_REASON) == data.count(_NO_REASON):
             return
-        self._parse(data)
-
-    def _parse(self, data: bytes) -> None:
-        try:
-            chunk = json.loads(data)
-        except (ValueError, RecursionError):
-            return
-        if isinstance(chunk, Mapping):
+        chunk = as_object(data)
+        if chunk is not None:
             self.take(chunk)
 
     def take(self, chunk: Mapping[str, Any]) -> None:

@@ -35,7 +35,7 @@ _INHERITED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Given:
     """What the last instrument() was given: the same again does nothing."""
 

@@ -6,9 +6,7 @@ it takes the first. Its bugs stop here, short of the user's stream or body.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,7 @@ from otel_bedrock import abandoned, answer, shield, usage
 from otel_bedrock.call import Outcome
 from otel_bedrock.errors import read_error
 from otel_bedrock.events import Events, time_per_output_token
+from otel_bedrock.paths import as_object
 from otel_bedrock.providers import Provider
 from otel_bedrock.recording import Recording
 
@@ -245,7 +244,8 @@ class BodyObserver(_Observer):
 
     def _outcome(self) -> Outcome:
         found = self._found
-        body = _parse(self._pieces)
+        pieces = self._pieces
+        body = as_object(pieces[0] if len(pieces) == 1 else b"".join(pieces)) if pieces else None
         if body is not None:
             spent = usage.lay_over(found.get("usage"), self._headers, usage.read_body(body))
             found = {**found, **answer.read_body_details(body, self._provider), "usage": spent}
@@ -270,13 +270,3 @@ class CallObserver:
 
     def give_up(self) -> None:
         self._recording.give_up()
-
-
-def _parse(pieces: list[bytes]) -> Mapping[str, Any] | None:
-    if not pieces:
-        return None
-    try:
-        data = json.loads(b"".join(pieces))
-    except (ValueError, RecursionError):
-        return None
-    return data if isinstance(data, dict) else None

@@ -83,7 +83,7 @@ def _is_let_go(error: BaseException | None) -> bool:
     return isinstance(error, GeneratorExit)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Seam:
     """One row: the module, the attribute in it that is wrapped, and how.
 

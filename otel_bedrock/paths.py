@@ -1,4 +1,4 @@
-"""Paths into JSON-like data: `dig(data, "results.*.tokenCount")`.
+"""Paths into JSON-like data: `dig(data, "results.*.tokenCount")`, and how such data is read.
 
 A path is a list of keys joined by dots. `*` stands for every item of a list and makes the
 answer a list; a final `#` stands for the length of a list. What is not there is None, never
@@ -7,9 +7,32 @@ an error: the data comes from a wire that we do not control.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
+
+_decode = json.JSONDecoder().raw_decode
+
+
+def as_object(data: str | bytes | bytearray) -> dict[str, Any] | None:
+    """Return the JSON object that `data` says, None where it says none."""
+    try:
+        # What `json.loads` comes to, without what it asks before: a third of a small body's time.
+        text = data if isinstance(data, str) else str(data, "utf-8")
+        value, end = _decode(text)
+        if end == len(text):
+            return value if type(value) is dict else None
+    except RecursionError:
+        return None
+    except ValueError:
+        pass
+    # With space around it, in another encoding, or no JSON.
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return value if type(value) is dict else None
 
 
 @lru_cache(maxsize=1024)

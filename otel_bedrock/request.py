@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -11,7 +10,7 @@ from otel_bedrock import shield
 from otel_bedrock.call import Call
 from otel_bedrock.model_id import ModelId, parse, resolve
 from otel_bedrock.operations import CHAT, Operation
-from otel_bedrock.paths import Index, first
+from otel_bedrock.paths import Index, as_object, first
 from otel_bedrock.providers import Provider, operation_of, provider_of
 
 Parameters = Mapping[str, Any]
@@ -142,11 +141,7 @@ def read_json(body: Any, limit: int) -> Mapping[str, Any] | None:
         body = body.tobytes()
     if len(body) > limit:
         return None
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return data if isinstance(data, dict) else None
+    return as_object(body)
 
 
 # What may be an attribute as it is.

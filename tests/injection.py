@@ -104,7 +104,8 @@ def _methods(prefix: str, kind: Any) -> Iterator[Site]:
     for name, value in vars(kind).items():
         function = value.fget if isinstance(value, property) else value
         function = getattr(function, "__func__", function)
-        if not isinstance(function, FunctionType):
+        # How an object shows itself is on no call's path.
+        if not isinstance(function, FunctionType) or name == "__repr__":
             continue
         # Of what dataclasses make, the constructor alone is ours to call.
         if function.__code__.co_filename.startswith(_FOLDER) or name == "__init__":
