@@ -258,7 +258,7 @@ def invocation_logs(effort: Effort) -> Iterable[Row]:
 
 
 def by_instructions(_: Effort) -> Iterable[Row]:
-    return instructions(_CALLS, ("converse", _SAMPLED_OUT))
+    return instructions(_CALLS, _STREAMS, ("converse", _SAMPLED_OUT))
 
 
 PARTS: Mapping[str, Callable[[Effort], Iterable[Row]]] = {

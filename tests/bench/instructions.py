@@ -7,6 +7,7 @@ it does not tell is how long memory and caches make them wait.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -15,34 +16,49 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from measure import Row, over
 
 _FEW, _MORE = 20, 120
-_KINDS = ("bare", "ours", "contract")
 _REFS = re.compile(r"I\s+refs:\s+([\d,]+)")
 
 
-def instructions(targets: Mapping[str, float], sampled_out: tuple[str, float]) -> Iterable[Row]:
-    """Yield a row for each scenario of `targets`, and for one of which no span is recorded."""
+@dataclass(frozen=True)
+class _Run:
+    """One kind of call of one scenario, made so many times."""
+
+    kind: str
+    calls: int
+    name: str
+    sampled: bool = True
+
+
+def instructions(
+    targets: Mapping[str, float],
+    streams: Mapping[str, tuple[str, float]],
+    sampled_out: tuple[str, float],
+) -> Iterable[Row]:
+    """Yield a row for each scenario, for an event of `streams`, and for a span not recorded."""
     if shutil.which("valgrind") is None:
         print("LEFT OUT: instructions, which need valgrind", file=sys.stderr)
         return
     for name, target in targets.items():
-        yield _row(name, name, target, sampled=True)
+        yield _call(name, name, target, sampled=True)
     name, target = sampled_out
-    yield _row(f"{name}, sampled out", name, target, sampled=False)
+    yield _call(f"{name}, sampled out", name, target, sampled=False)
+    for name, (short, target) in streams.items():
+        yield _event(name, short, target)
 
 
-def _row(title: str, name: str, target: float, *, sampled: bool) -> Row:
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        asked = [(kind, calls) for kind in _KINDS for calls in (_FEW, _MORE)]
-        counts = dict(
-            zip(asked, pool.map(lambda one: _count(*one, name, sampled), asked), strict=True)
-        )
+def _call(title: str, name: str, target: float, *, sampled: bool) -> Row:
+    kinds = ("bare", "ours", "contract")
+    counts = _counts(_Run(kind, calls, name, sampled) for kind in kinds for calls in (_FEW, _MORE))
+    few, more = counts[::2], counts[1::2]
     each = {
-        kind: (counts[kind, _MORE] - counts[kind, _FEW]) / (_MORE - _FEW) / 1000 for kind in _KINDS
+        kind: (many - some) / (_MORE - _FEW) / 1000
+        for kind, some, many in zip(kinds, few, more, strict=True)
     }
     return Row(
         f"{title}: thousands of instructions",
@@ -55,13 +71,26 @@ def _row(title: str, name: str, target: float, *, sampled: bool) -> Row:
     )
 
 
-def _count(kind: str, calls: int, name: str, sampled: bool) -> int:
+def _event(name: str, short: str, target: float) -> Row:
+    """What one of a thousand events takes, beyond what ten take."""
+    runs = (_Run(kind, 5, each) for kind in ("bare", "ours") for each in (name, short))
+    bare_long, bare_short, ours_long, ours_short = _counts(runs)
+    bare, ours = bare_long - bare_short, ours_long - ours_short
+    return Row(f"{name}: instructions", ours / bare - 1, target, "of bare, per event")
+
+
+def _counts(runs: Iterable[_Run]) -> list[int]:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(_count, runs))
+
+
+def _count(run: _Run) -> int:
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [
                 *("valgrind", "--tool=cachegrind", "--cache-sim=no", "--branch-sim=no"),
                 f"--cachegrind-out-file={folder}/out",
-                *(sys.executable, str(Path(__file__)), kind, str(calls), name, str(int(sampled))),
+                *(sys.executable, str(Path(__file__)), json.dumps(vars(run))),
             ],
             # Where hashes differ from run to run, so do the ways through dicts.
             env={**os.environ, "PYTHONHASHSEED": "0"},
@@ -74,13 +103,13 @@ def _count(kind: str, calls: int, name: str, sampled: bool) -> int:
     return int(found[1].replace(",", ""))
 
 
-def _run(kind: str, calls: int, name: str, sampled: bool) -> None:
+def _make(run: _Run) -> None:
     from compare import ALWAYS_OFF, ALWAYS_ON, Bench
 
-    call = Bench(ALWAYS_ON if sampled else ALWAYS_OFF).kinds(name)[kind]()
-    for _ in range(calls):
+    call = Bench(ALWAYS_ON if run.sampled else ALWAYS_OFF).kinds(run.name)[run.kind]()
+    for _ in range(run.calls):
         call()
 
 
 if __name__ == "__main__":
-    _run(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4] == "1")
+    _make(_Run(**json.loads(sys.argv[1])))
