@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
@@ -249,11 +249,27 @@ def _literal(value: Any) -> Iterator[int]:
         yield count
 
 
-def _counts_in(pieces: list[bytes], headers: dict[str, str]) -> set[int]:
+def _made(value: Any) -> Iterator[int]:
+    """Give what botocore makes of everything in `value` where a whole number should be."""
+    if isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _made(item)
+        return
+    try:
+        # 2.7, true and "12" come to the caller as 2, 1 and 12.
+        yield int(value)
+    except (ValueError, TypeError, OverflowError):
+        return
+
+
+def _counts_in(pieces: list[bytes], headers: dict[str, str], *, parsed: bool = False) -> set[int]:
+    """Return every count that is sent, in answers that botocore has `parsed` also what it makes."""
     counts = {int(text) for text in headers.values() if text.isdecimal() and len(text) < 20}
     for piece in pieces:
         try:
-            counts.update(_literal(json.loads(piece)))
+            value = json.loads(piece)
+            counts.update(_literal(value))
+            counts.update(_made(value) if parsed else ())
         except (ValueError, RecursionError):
             continue
     return counts
@@ -299,12 +315,14 @@ def _check(bedrock: Any, scenario: Scenario, sent: set[int], everything: bool, r
 
 
 @_few
+@example(json.dumps({**_ANSWER, "metrics": {"latencyMs": False}}).encode(), {}, False)
+@example(json.dumps({**_ANSWER, "metrics": {"latencyMs": 2.7}}).encode(), {}, False)
 @given(_bytes_of(_near((_ANSWER,)) | _ANY), _HEADERS, st.booleans())
 def test_whatever_converse_answers_is_seen_as_without_us(bedrock, body, headers, everything):
     parameters = {"modelId": CLAUDE, "messages": MESSAGES}
     scenario = Scenario("converse", parameters, body)
     scenario.headers.update(headers)
-    _check(bedrock, scenario, _counts_in([body], headers), everything, "")
+    _check(bedrock, scenario, _counts_in([body], headers, parsed=True), everything, "")
 
 
 @_few
@@ -345,7 +363,7 @@ def test_whatever_events_converse_stream_sends_are_seen_as_without_us(
     frames = [encode_frame(kind, name, payload) for kind, (name, payload) in events]
     parameters = {"modelId": model, "messages": MESSAGES}
     scenario = Scenario("converse_stream", parameters, b"".join(frames), EVENTS)
-    sent = _counts_in([payload for _, (_, payload) in events], {})
+    sent = _counts_in([payload for _, (_, payload) in events], {}, parsed=True)
     _check(bedrock, scenario, sent, everything, "")
 
 
