@@ -124,8 +124,9 @@ class Recorder:
             from otel_bedrock.correlation import correlate
 
             self.correlate = correlate
-        # Whether request parameters are asked for also where the span is not recorded.
-        self.asks = self.all or self.gate is not None or self.budget is not None
+        # Whether somebody asks for request parameters also where the span is not recorded.
+        askers = (self.gate, self.budget, self.costs)
+        self.asks = self.all or any(asker is not None for asker in askers)
         self.models = _Capped(config.model_limit)
         self._attributions = {
             key: _Capped(config.attribution_limit) for key in config.attribution_metric_keys

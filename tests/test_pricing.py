@@ -10,6 +10,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 
 from otel_bedrock.call import Call, Outcome, Usage
 from otel_bedrock.config import read_config
@@ -364,6 +365,25 @@ def test_a_broken_off_stream_has_no_cost():
         stream.close()
         assert "bedrock.cost.usd" not in captured.span.attributes
         assert captured.total("bedrock.client.cost") is None
+
+
+@pytest.mark.parametrize("sampler", [ALWAYS_ON, ALWAYS_OFF], ids=["recorded", "sampled out"])
+def test_a_tier_that_was_asked_for_counts_whether_the_span_is_recorded_or_not(sampler):
+    """The answer does not name it, so that the cost is not known."""
+    nova = "amazon.nova-lite-v1:0"
+    table = {"models": {nova: {"input": "60", "output": "240"}}}
+    reply = {
+        "output": {"message": {"role": "assistant", "content": [{"text": "hi"}]}},
+        "stopReason": "end_turn",
+        "usage": {"inputTokens": 3, "outputTokens": 2, "totalTokens": 5},
+    }
+    with FakeBedrock() as bedrock, capture(sampler=sampler, prices=table) as captured:
+        client = bedrock.client()
+        for tier in ("flex", "default"):
+            bedrock.reply(reply)
+            client.converse(modelId=nova, messages=MESSAGE, serviceTier={"type": tier})
+        cost = captured.total("bedrock.client.cost")
+    assert cost == pytest.approx((3 * 60 + 2 * 240) / 1_000_000)
 
 
 def test_without_prices_nothing_is_told_of_costs():
