@@ -77,9 +77,10 @@ def may_be_set() -> bool:
     What a call costs in a program without an SDK. To ask the API looks into the environment each
     time, which is 5 of 7 µs, so its own variables are looked at, as long as they are there.
     """
+    internal = getattr(metrics, "_internal", None)
     return (
         getattr(trace, "_TRACER_PROVIDER", _UNKNOWN) is not None
-        or getattr(metrics._internal, "_METER_PROVIDER", _UNKNOWN) is not None
+        or getattr(internal, "_METER_PROVIDER", _UNKNOWN) is not None
     )
 
 

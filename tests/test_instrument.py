@@ -8,6 +8,7 @@ import boto3
 import botocore.client
 import botocore.session
 import pytest
+from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -16,6 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from programs import SONNET, run
 
 import otel_bedrock
+from otel_bedrock import sdk
 from otel_bedrock.receiver import Receiver
 from otel_bedrock.testing import FakeBedrock
 from otel_bedrock.testing.capture import capture
@@ -146,6 +148,47 @@ def test_without_an_sdk_one_line_says_so_and_calls_work(bedrock):
     (line,) = [line for line in done.stderr.splitlines() if "otel_bedrock" in line]
     assert "no OpenTelemetry SDK is configured" in line
     assert "instrument(otlp_endpoint=" in line
+
+
+@pytest.mark.parametrize("kind", ["tracer", "meter"])
+def test_a_global_provider_that_is_set_after_calls_sees_the_next_one(bedrock, kind):
+    done = run(
+        f"""
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+        otel_bedrock.instrument()
+        for _ in range(3):
+            ask(client())
+        if {kind == "tracer"}:
+            provider = TracerProvider()
+            provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter()))
+            trace.set_tracer_provider(provider)
+        else:
+            reader = InMemoryMetricReader()
+            metrics.set_meter_provider(MeterProvider([reader]))
+        ask(client())
+        if {kind == "meter"}:
+            print(reader.get_metrics_data().to_json())
+        """,
+        bedrock=bedrock,
+    )
+    assert done.returncode == 0, done.stderr
+    name = {"tracer": "gen_ai.usage.input_tokens", "meter": "gen_ai.client.inference.duration"}
+    assert done.stdout.count(f'"{name[kind]}"') == 1
+    if kind == "meter":
+        assert '"count": 1' in done.stdout
+        assert '"count": 4' not in done.stdout
+
+
+@pytest.mark.parametrize("gone", ["trace", "metrics"])
+def test_where_the_api_hides_its_providers_it_is_asked(monkeypatch, gone):
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(metrics._internal, "_METER_PROVIDER", None)
+    assert not sdk.may_be_set()
+    monkeypatch.setattr(sdk, gone, object())
+    assert sdk.may_be_set()
 
 
 @pytest.mark.parametrize("order", ["before", "after"])
