@@ -1,4 +1,4 @@
-"""Streams and bodies of aiobotocore: the same as `streams` where they are awaited.
+"""Streams and bodies of aiobotocore: the same as `streams` and `bodies` where they are awaited.
 
 What is shadowed is in `streams.SEAMS`; neither aiobotocore nor what it stands on is imported.
 A task that is let go of while it waits tells nothing: the garbage collector may be closing it,
@@ -13,7 +13,8 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from typing import Any
 
 from otel_bedrock import shield, streams
-from otel_bedrock.streams import BodyObserver, EventObserver, Observer, Tether, Unwatchable
+from otel_bedrock.bodies import BodyObserver
+from otel_bedrock.streams import EventObserver, Observer, Tether, Unwatchable
 
 
 class _Awaited(AsyncGenerator[Any, Any]):

@@ -205,7 +205,7 @@ class BodyObserver(_Observer):
         self._failure: tuple[answer.Found, tuple[int, float]] | None = None
 
     def see(self, piece: bytes) -> None:
-        """Take what one read gave; see `streams.BodyObserver`."""
+        """Take what one read gave; see `bodies.BodyObserver`."""
         try:
             if not piece or not self._left:
                 return

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import wrapt
 
-from otel_bedrock import abandoned, aio_streams, preflight, shield, streams
+from otel_bedrock import abandoned, aio_streams, bodies, preflight, shield, streams
 from otel_bedrock.bracket import Look, Watches, begin, reserve_ahead
 from otel_bedrock.frozen import dataclass
 from otel_bedrock.operations import SERVICES
@@ -103,7 +103,7 @@ SEAMS = (
         "botocore.client",
         "BaseClient._make_api_call",
         _call,
-        Watches(streams.watch_events, streams.watch_body),
+        Watches(streams.watch_events, bodies.watch_body),
         required=True,
     ),
     Seam(

@@ -20,12 +20,21 @@ A `Report` is what one place (usage member, headers, body, invocation metrics) s
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import field
 from typing import Any
 
 from otel_bedrock.call import Usage
 from otel_bedrock.frozen import dataclass
-from otel_bedrock.paths import dig, first, steps, walk
+from otel_bedrock.paths import dig, first, walk
+from otel_bedrock.shapes import (
+    BODY_SHAPES,
+    CONVERSE,
+    HEADER_NAMES,
+    INVOCATION_METRICS,
+    INVOCATION_RECORD,
+    ROOTS,
+    USAGE_SHAPES,
+    Shape,
+)
 
 USAGE = "usage"
 HEADERS = "headers"
@@ -40,166 +49,6 @@ METRICS_KEY = "amazon-bedrock-invocationMetrics"
 # them stops the export of all metrics. JSON's numbers are exact up to this; what is larger is no
 # count.
 _MOST = 2**53 - 1
-
-
-FIELDS = (
-    "input",
-    "output",
-    "cache_read",
-    "cache_write",
-    "cache_write_5m",
-    "cache_write_1h",
-    "reasoning",
-)
-
-
-# A path, taken apart: its first key, and the rest.
-Steps = tuple[str, tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Shape:
-    """One spelling of usage: where each count stands, by `paths.dig`.
-
-    `anchors` are the paths of which one must be there for the shape to be recognised.
-    `inclusive` says that `input` counts cache tokens as well. `details` are keys of a list of
-    `{ttl, inputTokens}`. Derived are `signs`, the steps to the anchors, and `places`: the fields
-    that the shape has, with the steps to where each may stand, of several the most trusted last.
-    """
-
-    name: str
-    anchors: tuple[str, ...]
-    input: tuple[str, ...] = ()
-    output: tuple[str, ...] = ()
-    cache_read: tuple[str, ...] = ()
-    cache_write: tuple[str, ...] = ()
-    cache_write_5m: tuple[str, ...] = ()
-    cache_write_1h: tuple[str, ...] = ()
-    reasoning: tuple[str, ...] = ()
-    details: tuple[str, ...] = ()
-    inclusive: bool = False
-    signs: tuple[Steps, ...] = field(init=False)
-    places: tuple[tuple[str, str, tuple[str, ...]], ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        places = tuple(
-            (name, *steps(path)) for name in FIELDS for path in reversed(getattr(self, name))
-        )
-        object.__setattr__(self, "signs", tuple(steps(path) for path in self.anchors))
-        object.__setattr__(self, "places", places)
-
-
-# Where a `usage` member stands: in a whole answer, in Claude's message_start, in a stream event
-# of Nova, in a stream event of the Responses API.
-ROOTS = ("usage", "message.usage", "metadata.usage", "response.usage")
-
-# Under a `usage` member; the first whose anchor is there.
-USAGE_SHAPES = (
-    Shape(
-        "OpenAI Responses",
-        anchors=("input_tokens_details",),
-        input=("input_tokens",),
-        output=("output_tokens",),
-        cache_read=("input_tokens_details.cached_tokens",),
-        cache_write=("input_tokens_details.cache_write_tokens",),
-        reasoning=("output_tokens_details.reasoning_tokens",),
-        inclusive=True,
-    ),
-    Shape(
-        "Anthropic",
-        anchors=("input_tokens", "output_tokens"),
-        input=("input_tokens",),
-        output=("output_tokens",),
-        cache_read=("cache_read_input_tokens",),
-        cache_write=("cache_creation_input_tokens",),
-        cache_write_5m=("cache_creation.ephemeral_5m_input_tokens",),
-        cache_write_1h=("cache_creation.ephemeral_1h_input_tokens",),
-        reasoning=("output_tokens_details.thinking_tokens",),
-    ),
-    Shape(
-        "Converse, Nova",
-        anchors=("inputTokens", "outputTokens"),
-        input=("inputTokens",),
-        output=("outputTokens",),
-        cache_read=("cacheReadInputTokens", "cacheReadInputTokenCount"),
-        cache_write=("cacheWriteInputTokens", "cacheWriteInputTokenCount"),
-        details=("cacheDetails",),
-    ),
-    Shape(
-        "OpenAI",
-        anchors=("prompt_tokens", "completion_tokens"),
-        input=("prompt_tokens",),
-        output=("completion_tokens",),
-        cache_read=("prompt_tokens_details.cached_tokens",),
-        cache_write=("prompt_tokens_details.cache_write_tokens",),
-        reasoning=("completion_tokens_details.reasoning_tokens",),
-        inclusive=True,
-    ),
-)
-
-# At the top of a body.
-BODY_SHAPES = (
-    Shape(
-        "Meta Llama",
-        anchors=("prompt_token_count", "generation_token_count"),
-        input=("prompt_token_count",),
-        output=("generation_token_count",),
-    ),
-    Shape(
-        "Amazon Titan",
-        anchors=("inputTextTokenCount", "totalOutputTextTokenCount", "results.*.tokenCount"),
-        input=("inputTextTokenCount",),
-        output=("results.*.tokenCount", "totalOutputTextTokenCount"),
-    ),
-    Shape(
-        "Cohere",
-        anchors=("meta.billed_units.input_tokens", "meta.billed_units.output_tokens"),
-        input=("meta.billed_units.input_tokens",),
-        output=("meta.billed_units.output_tokens",),
-    ),
-    Shape(
-        "AI21 Jurassic-2",
-        anchors=("completions.*.data.tokens.#",),
-        input=("prompt.tokens.#",),
-        output=("completions.*.data.tokens.#",),
-    ),
-)
-
-SHAPES = (*USAGE_SHAPES, *BODY_SHAPES)
-
-_CONVERSE = next(shape for shape in USAGE_SHAPES if shape.name == "Converse, Nova")
-
-_METRICS_SHAPE = Shape(
-    "invocation metrics",
-    anchors=("inputTokenCount", "outputTokenCount"),
-    input=("inputTokenCount",),
-    output=("outputTokenCount",),
-    cache_read=("cacheReadInputTokenCount",),
-    cache_write=("cacheWriteInputTokenCount",),
-)
-
-
-_HEADER_NAMES = (
-    ("input", "x-amzn-bedrock-input-token-count"),
-    ("output", "x-amzn-bedrock-output-token-count"),
-    ("cache_read", "x-amzn-bedrock-cache-read-input-token-count"),
-    ("cache_write", "x-amzn-bedrock-cache-write-input-token-count"),
-)
-
-# Where a model invocation log has the counts: beside the bodies, so also without them.
-_LOG_SHAPE = Shape(
-    "invocation log",
-    anchors=(
-        "input.inputTokenCount",
-        "output.outputTokenCount",
-        "input.cacheReadInputTokenCount",
-        "input.cacheWriteInputTokenCount",
-    ),
-    input=("input.inputTokenCount",),
-    output=("output.outputTokenCount",),
-    cache_read=("input.cacheReadInputTokenCount",),
-    cache_write=("input.cacheWriteInputTokenCount",),
-)
 
 _TTL_FIELDS = {"5m": "cache_write_5m", "1h": "cache_write_1h"}
 
@@ -250,7 +99,7 @@ def read_headers(headers: Mapping[str, Any]) -> Report | None:
     They stand in no service model; every provider of the recordings sets them.
     """
     counts = {}
-    for name, header in _HEADER_NAMES:
+    for name, header in HEADER_NAMES:
         count = number(headers.get(header))
         if count is not None:
             counts[name] = count
@@ -293,7 +142,7 @@ def read_usage(answer: Any, *, inclusive: bool = False) -> Report | None:
     it holds only where the input is at least as large as they are.
     """
     spent = answer.get("usage") if type(answer) is dict else dig(answer, "usage")
-    report = _read(_CONVERSE, spent, USAGE)
+    report = _read(CONVERSE, spent, USAGE)
     if report is None or not inclusive:
         return report
     counts = report.counts
@@ -315,8 +164,8 @@ def read_body(body: Any) -> Report | None:
     spent = body.get("usage")
     if spent is None:
         spent = first(body, ROOTS)
-    for shapes, data in ((USAGE_SHAPES, spent), (BODY_SHAPES, body)):
-        for shape in shapes if isinstance(data, Mapping) else ():
+    for rows, data in ((USAGE_SHAPES, spent), (BODY_SHAPES, body)):
+        for shape in rows if isinstance(data, Mapping) else ():
             report = _read(shape, data, BODY)
             if report is not None:
                 return report
@@ -326,12 +175,12 @@ def read_body(body: Any) -> Report | None:
 def read_metrics(chunk: Any) -> Report | None:
     """Read the `amazon-bedrock-invocationMetrics` of a stream's last chunk."""
     metrics = chunk.get(METRICS_KEY) if isinstance(chunk, Mapping) else None
-    return None if metrics is None else _read(_METRICS_SHAPE, metrics, METRICS)
+    return None if metrics is None else _read(INVOCATION_METRICS, metrics, METRICS)
 
 
 def read_log(record: Any) -> Report | None:
     """Read the token counts of a model invocation log's record, which exclude cache tokens."""
-    return _read(_LOG_SHAPE, record, LOG)
+    return _read(INVOCATION_RECORD, record, LOG)
 
 
 def merge(older: Report | None, newer: Report | None) -> Report | None:

@@ -29,7 +29,7 @@ except ImportError:
 CORPUS = Path(__file__).parent / "corpus"
 
 with atheris.instrument_imports(include=["otel_bedrock"]):
-    from otel_bedrock import answer, events, request, usage
+    from otel_bedrock import answer, events, request, shapes, usage
     from otel_bedrock.call import Usage
     from otel_bedrock.model_id import parse
     from otel_bedrock.operations import TABLE
@@ -192,7 +192,7 @@ def write_corpus() -> None:
     operations = [row.api for row in _ROWS]
     put("answer-converse", _read_answer, operations.index("Converse"), line(test_fuzz._ANSWER))
     put("usage-converse", _read_usage, 0, line(test_fuzz._ANSWER))
-    headers = {name: "12" for _, name in usage._HEADER_NAMES}
+    headers = {name: "12" for _, name in shapes.HEADER_NAMES}
     put("usage-headers", _read_usage, 0, line(headers))
     invoked = {"ResponseMetadata": {"RequestId": "r", "RetryAttempts": 1, "HTTPHeaders": headers}}
     put("answer-invoke", _read_answer, operations.index("InvokeModel"), line(invoked))
@@ -236,8 +236,8 @@ def write_corpus() -> None:
 
 def _words() -> list[str]:
     """Return what the reading layer looks for, each as libFuzzer's dictionaries have it."""
-    shapes = (*usage.SHAPES, usage._METRICS_SHAPE)
-    paths = [path for shape in shapes for _, some in shape.paths for path in some]
+    rows = (*shapes.SHAPES, shapes.INVOCATION_METRICS)
+    paths = [path for row in rows for name in shapes.FIELDS for path in getattr(row, name)]
     steps = {step for path in paths for step in path.split(".")} - {"*", "#"}
     for path in CORPUS.glob("*"):
         steps.update(re.findall(r'"([\w-]+)"', path.read_bytes()[1:].decode("utf-8", "replace")))

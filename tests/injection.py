@@ -54,16 +54,16 @@ _RIM = (
     "preflight.Preflight.count",
     "abandoned._settle",
     "streams.Tether.__del__",
-    "streams._is_closed",
+    "bodies._is_closed",
     # The caller's own reading runs through it.
     "streams._until_end",
     "streams._Parsing.parse_event",
     "streams._Parsing.await_event",
-    "streams._Reads.read",
-    "streams._Reads._alive",
-    "streams._Reads._watched",
-    "streams._Reads._until_last",
-    "streams._Reads._failed",
+    "bodies._Reads.read",
+    "bodies._Reads._alive",
+    "bodies._Reads._watched",
+    "bodies._Reads._until_last",
+    "bodies._Reads._failed",
 )
 
 

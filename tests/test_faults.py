@@ -275,7 +275,8 @@ def test_most_functions_are_reached(reached):
 STATEFUL = [
     site
     for site in SITES
-    if site.id.split(".")[0] in ("abandoned", "bracket", "observers", "recording", "streams")
+    if site.id.split(".")[0]
+    in ("abandoned", "bodies", "bracket", "observers", "recording", "streams")
 ]
 
 

@@ -15,7 +15,7 @@ from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metr
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from transparency import ALL_ON, CLAUDE, MESSAGES, render
 
-from otel_bedrock import usage
+from otel_bedrock import shapes, usage
 from otel_bedrock.testing.capture import capture
 from otel_bedrock.testing.frames import encode_chunk_bytes, encode_frame
 
@@ -53,7 +53,7 @@ _NUMBERS = _ODD_NUMBERS | st.integers(0, 10**6) | st.integers() | st.floats()
 _NAMES = sorted(
     {
         step
-        for shape in (*usage.SHAPES, usage._METRICS_SHAPE)
+        for shape in (*shapes.SHAPES, shapes.INVOCATION_METRICS)
         for paths in (shape.anchors, shape.input, shape.output, shape.cache_read, shape.details)
         for path in paths
         for step in path.split(".")
@@ -179,7 +179,7 @@ _DIGITS = st.sampled_from(
 )
 _HEADERS = st.dictionaries(
     st.sampled_from(
-        [name for _, name in usage._HEADER_NAMES]
+        [name for _, name in shapes.HEADER_NAMES]
         + ["X-Amzn-Bedrock-Invocation-Latency", "Content-Length"]
     ),
     _DIGITS

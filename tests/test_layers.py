@@ -21,6 +21,7 @@ LAYERS = (
     {
         "operations",
         "providers",
+        "shapes",
         "usage",
         "answer",
         "errors",
@@ -57,6 +58,7 @@ LAYERS = (
         "costs",
         "gauges",
         "streams",
+        "bodies",
         "aio_streams",
         "abandoned",
         "nesting",

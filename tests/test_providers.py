@@ -2,7 +2,7 @@
 
 A fixture is one exchange, written by hand from the page that its `about` names: what is asked
 (`operation`, `model`, `request`), what comes back (`headers` and `body`, or the `events` of a
-stream), the row of `providers.TABLE` and the shape of `usage.SHAPES` that it is of, and in
+stream), the row of `providers.TABLE` and the shape of `shapes.SHAPES` that it is of, and in
 `expect` what is told. What is not expected must not be there.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import botocore.session
 import pytest
 
-from otel_bedrock import signals, usage
+from otel_bedrock import shapes, signals
 from otel_bedrock.model_id import parse
 from otel_bedrock.operations import CHAT, TEXT_COMPLETION
 from otel_bedrock.paths import dig, first
@@ -27,7 +27,7 @@ FIXTURES = {
     for path in sorted((Path(__file__).parent / "fixtures").glob("*.json"))
 }
 ROWS = {row.title: row for row in (*TABLE, GENERIC)}
-SHAPES = {shape.name: shape for shape in usage.SHAPES}
+SHAPES = {shape.name: shape for shape in shapes.SHAPES}
 
 # Families that answer text, and not in a stream.
 WITHOUT_STREAM = {"AI21 Jurassic-2"}
@@ -188,9 +188,9 @@ def _talks(fixture):
 def _shape_of(fixture):
     """Return the name of the first shape that the body, or one of the events, has."""
     for body in _sources(fixture):
-        counts = first(body, usage.ROOTS)
-        for shapes, data in ((usage.USAGE_SHAPES, counts), (usage.BODY_SHAPES, body)):
-            for shape in shapes:
+        counts = first(body, shapes.ROOTS)
+        for rows, data in ((shapes.USAGE_SHAPES, counts), (shapes.BODY_SHAPES, body)):
+            for shape in rows:
                 if first(data, shape.anchors) is not None:
                     return shape.name
     return None
@@ -249,12 +249,12 @@ def test_every_path_of_a_row_leads_somewhere(row):
     assert _reached(asked, requests) == asked
 
 
-@pytest.mark.parametrize("shape", usage.SHAPES, ids=lambda shape: shape.name)
+@pytest.mark.parametrize("shape", shapes.SHAPES, ids=lambda shape: shape.name)
 def test_every_count_of_a_shape_is_somewhere(shape):
     fixtures = [one for one in FIXTURES.values() if one["shape"] == shape.name]
     bodies = [body for one in fixtures for body in _sources(one)]
-    places = [first(body, usage.ROOTS) for body in bodies] + bodies
-    for name in (*usage.FIELDS, "details"):
+    places = [first(body, shapes.ROOTS) for body in bodies] + bodies
+    for name in (*shapes.FIELDS, "details"):
         paths = set(getattr(shape, name))
         assert _reached(paths, places) == paths, f"{shape.name}: {name}"
 

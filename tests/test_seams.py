@@ -41,7 +41,7 @@ from transparency import (
 )
 
 import otel_bedrock
-from otel_bedrock import aio_streams, streams
+from otel_bedrock import aio_streams, bodies, streams
 
 # The first so many characters of the SHA-256 of a place's dedented source.
 _LENGTH = 12
@@ -415,7 +415,7 @@ class _Nobody:
 
 @pytest.mark.parametrize(
     "watch",
-    [streams.watch_events, streams.watch_body, aio_streams.watch_events, aio_streams.watch_body],
+    [streams.watch_events, bodies.watch_body, aio_streams.watch_events, aio_streams.watch_body],
     ids=["stream", "body", "awaited stream", "awaited body"],
 )
 @pytest.mark.parametrize("thing", [None, object(), {}, StreamingBody(None, 0), OtherBody(None, 0)])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_bedrock import usage
+from otel_bedrock import shapes, usage
 from otel_bedrock.events import ConverseEvents, InvokeEvents
 from otel_bedrock.model_id import parse
 from otel_bedrock.providers import GENERIC, TABLE, provider_of
@@ -339,7 +339,7 @@ KEYS = st.sampled_from(
     sorted(
         {
             key
-            for shape in usage.SHAPES
+            for shape in shapes.SHAPES
             for path in shape.input + shape.output
             for key in path.split(".")
         }
