@@ -148,6 +148,7 @@ class InvokeEvents:
         "_ended",
         "_found",
         "_metrics",
+        "_opening",
         "_provider",
         "_report",
         "final",
@@ -167,6 +168,7 @@ class InvokeEvents:
         self.on_final: Callable[[], None] | None = None
         self._provider = provider
         self._report: usage.Report | None = None
+        self._opening: usage.Report | None = None
         self._metrics: usage.Report | None = None
         self._found: answer.Found = {}
         self._ended = False
@@ -204,7 +206,10 @@ class InvokeEvents:
 
     def take(self, chunk: Mapping[str, Any]) -> None:
         """Take one chunk that is parsed already, as in an invocation log."""
-        self._report = usage.merge(self._report, usage.read_body(chunk))
+        report = usage.read_body(chunk)
+        if "message" in chunk and "usage" not in chunk:
+            report, self._opening = usage.split_opening(report)
+        self._report = usage.merge(self._report, report)
         details = answer.read_body_details(chunk, self._provider)
         self._found.update(details)
         # A guardrail that blocks ends the stream with its own object and no finish reason.
@@ -228,9 +233,9 @@ class InvokeEvents:
     def usage(self, *, exhausted: bool = False) -> Usage | None:
         return usage.decide(self.reports(), final=exhausted or self._ended)
 
-    def reports(self) -> tuple[Report | None, Report | None]:
+    def reports(self) -> tuple[Report | None, ...]:
         """Return what the chunks said of usage by now, the most trusted first."""
-        return self._report, self._metrics
+        return self._report, self._metrics, self._opening
 
 
 class TraceEvents:

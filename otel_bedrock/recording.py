@@ -69,7 +69,8 @@ class Recording:
         self.started = time.perf_counter()
         # The context in which the call's span is current.
         self.context = trace.set_span_in_context(span, here)
-        self._told: set[str] = set()
+        # What the metrics have been told by now; of a counter, up to which count.
+        self._told: dict[str, int] = {}
         self._counted: Usage | None = None
         self._end: tuple[int, float] | None = None
         # Taking the one item is atomic: of two threads that end the call, one does it.
@@ -274,7 +275,7 @@ class Recording:
             except Exception as error:
                 shield.stop("recorder.sizes", error)
         if times:
-            self._told.add("duration")
+            self._told["duration"] = 1
             try:
                 self._durations(made, outcome, base)
             except Exception as error:
@@ -291,20 +292,37 @@ class Recording:
     ) -> None:
         told = self._told
         for key, count in zip(_COUNTERS, _counts(usage)):  # noqa: B905 - `strict=` costs 0.3 µs
-            if count is not None and key not in told and key not in held:
-                told.add(key)
-                made.append((key, count, tokens))
+            if count is not None and key not in held:
+                before = told.get(key)
+                if before is None:
+                    told[key] = count
+                    made.append((key, count, tokens))
+                elif count > before:
+                    # What came later knew more: a counter is mended by what is missing.
+                    told[key] = count
+                    made.append((key, count - before, tokens))
         written = usage.cache_write_tokens
-        if written is not None and "cache_write" not in told and "cache_write" not in held:
-            told.add("cache_write")
-            short, long = usage.cache_write_5m_tokens, usage.cache_write_1h_tokens
-            with_ttl = self.recorder.with_ttl
-            if short is None and long is None:
-                made.append(("cache_write", written, with_ttl(tokens, signals.TTL_UNKNOWN)))
-            if short is not None:
-                made.append(("cache_write", short, with_ttl(tokens, "5m")))
-            if long is not None:
-                made.append(("cache_write", long, with_ttl(tokens, "1h")))
+        if written is not None and "cache_write" not in held:
+            self._written(made, written, usage, tokens)
+
+    def _written(
+        self, made: list[Measurement], written: int, usage: Usage, tokens: Attributes
+    ) -> None:
+        before = self._told.get("cache_write")
+        if before is not None and written <= before:
+            return
+        self._told["cache_write"] = written
+        short, long = usage.cache_write_5m_tokens, usage.cache_write_1h_tokens
+        with_ttl = self.recorder.with_ttl
+        if before is not None or (short is None and long is None):
+            # What is added to an earlier count is of no known TTL.
+            more = written - (before or 0)
+            made.append(("cache_write", more, with_ttl(tokens, signals.TTL_UNKNOWN)))
+            return
+        if short is not None:
+            made.append(("cache_write", short, with_ttl(tokens, "5m")))
+        if long is not None:
+            made.append(("cache_write", long, with_ttl(tokens, "1h")))
 
     def _sizes(
         self, made: list[Measurement], usage: Usage, base: Attributes, held: frozenset[str]
@@ -318,7 +336,7 @@ class Recording:
         ):
             # The kind is the counter's name as well, and a histogram waits where that waits.
             if count is not None and key not in told and kind not in held:
-                told.add(key)
+                told[key] = count
                 made.append((key, count, base))
                 if old:
                     made.append(("old_usage", count, {**base, signals.TOKEN_TYPE: kind}))

@@ -9,7 +9,7 @@ A `Report` is what one place (usage member, headers, body, invocation metrics) s
   body while the header knew 51 output tokens.
 - In a stream the provider's own usage comes before the invocation metrics: Claude 3.5 tool
   calls ended with 133 output tokens where the metrics said 97, and the same call without a
-  stream was billed 135.
+  stream was billed 135. Not so the output that a stream opens with: it is a count so far.
 - Bedrock's own counts, and most bodies, exclude cache tokens from the input; bodies in
   OpenAI's shape include them. `Usage.input_tokens` is always the total.
 - An answer that tells the total says so by its shape, and then that total holds, also over
@@ -190,6 +190,20 @@ def merge(older: Report | None, newer: Report | None) -> Report | None:
     return Report(
         newer.source, {**older.counts, **newer.counts}, older.inclusive or newer.inclusive
     )
+
+
+def split_opening(opening: Report | None) -> tuple[Report | None, Report | None]:
+    """Take the output apart from what a stream's first message said.
+
+    Claude's `message_start` tells the output so far, which is 1. It holds where nothing that comes
+    later tells the output: neither `message_delta` nor the invocation metrics.
+    """
+    if opening is None or "output" not in opening.counts:
+        return opening, None
+    counts = dict(opening.counts)
+    so_far = {"output": counts.pop("output")}
+    rest = Report(opening.source, counts, opening.inclusive) if counts else None
+    return rest, Report(opening.source, so_far)
 
 
 # What a stream that was broken off does not know: it is what it was to spend, up to its end.

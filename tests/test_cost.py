@@ -78,7 +78,7 @@ def lines_of(work):
     ("name", "most"),
     [
         ("converse", 620),
-        ("converse, 41 messages, tools", 620),
+        ("converse, 41 messages, tools", 630),
         ("converse, 429", 430),
         ("invoke_model, 1 KB", 930),
         ("invoke_model, 100 KB", 635),

@@ -238,6 +238,36 @@ def test_counters_equal_the_sums_of_the_histograms(bedrock):
             assert counted == sizes + embedded
 
 
+_CLAUDE = {"input_tokens": 5, "output_tokens": 7, "cache_read_input_tokens": 900}
+_METADATA = ({"inputTokens": 1, "outputTokens": 2}, {"inputTokens": 10, "outputTokens": 20})
+
+
+def _invoke(bedrock):
+    headers = {"x-amzn-bedrock-input-token-count": "5", "x-amzn-bedrock-output-token-count": "7"}
+    spent = {**_CLAUDE, "cache_creation_input_tokens": 50}
+    bedrock.reply({"content": [], "stop_reason": "end_turn", "usage": spent}, headers)
+    bedrock.client().invoke_model(modelId=SONNET, body="{}")["body"].read()
+
+
+def _converse_stream(bedrock):
+    stop = {"messageStop": {"stopReason": "end_turn"}}
+    bedrock.reply_events([stop, *({"metadata": {"usage": usage}} for usage in _METADATA)])
+    list(bedrock.client().converse_stream(modelId=SONNET, messages=HELLO)["stream"])
+
+
+@pytest.mark.parametrize("call", [_invoke, _converse_stream])
+def test_what_comes_later_and_knows_more_mends_the_counters(bedrock, call):
+    """Cache counts that no header has; a second metadata event: span and counters agree."""
+    with capture() as captured:
+        call(bedrock)
+        attributes = captured.span.attributes
+    for name in ("input_tokens", "output_tokens", "cache_read.input_tokens"):
+        counted = captured.total(f"gen_ai.client.inference.usage.{name}")
+        assert counted == attributes.get(f"gen_ai.usage.{name}"), name
+    written = captured.total("gen_ai.client.inference.usage.cache_write.input_tokens")
+    assert written == attributes.get("gen_ai.usage.cache_write.input_tokens")
+
+
 def test_every_measurement_has_the_calls_own_span_as_its_exemplar(bedrock):
     """Also that of a stream consumed elsewhere, under another span."""
     with capture() as captured:

@@ -171,6 +171,26 @@ def test_a_stream_broken_off_has_no_output_count():
     assert events.usage().output_tokens is None
 
 
+def test_the_metrics_know_more_than_the_output_that_a_stream_opens_with():
+    """Where no `message_delta` tells it, as when a guardrail ends the stream."""
+    events = InvokeEvents(provider_of(parse("anthropic.claude-sonnet-4-6")))
+    start = {"input_tokens": 25, "output_tokens": 1, "cache_read_input_tokens": 9}
+    events.see(_chunk({"type": "message_start", "message": {"usage": start}}))
+    metrics = {"inputTokenCount": 25, "outputTokenCount": 37}
+    blocked = {"amazon-bedrock-guardrailAction": "INTERVENED", usage.METRICS_KEY: metrics}
+    events.see(_chunk(blocked))
+    told = events.usage()
+    assert (told.input_tokens, told.output_tokens) == (34, 37)
+
+
+def test_an_opening_output_holds_where_nothing_else_tells_it():
+    events = InvokeEvents(provider_of(parse("anthropic.claude-sonnet-4-6")))
+    start = {"input_tokens": 25, "output_tokens": 1}
+    events.see(_chunk({"type": "message_start", "message": {"usage": start}}))
+    events.see(_chunk({"type": "message_delta", "delta": {"stop_reason": "end_turn"}}))
+    assert events.usage().output_tokens == 1
+
+
 @given(st.data(), COUNT, COUNT, CACHE, CACHE)
 def test_however_a_stream_is_cut_the_usage_is_the_same(data, i, o, r, w):
     """Each count in whichever events carry it, text of any length between them."""
