@@ -228,10 +228,21 @@ class InvokeEvents:
             self._found["server_latency_ms"] = latency
 
     def found(self, *, exhausted: bool = False) -> answer.Found:
-        return {**self._found, "complete": self._ended}
+        return {**self._found, "complete": self._over(exhausted)}
 
     def usage(self, *, exhausted: bool = False) -> Usage | None:
-        return usage.decide(self.reports(), final=exhausted or self._ended)
+        return usage.decide(self.reports(), final=exhausted or self._over(exhausted))
+
+    def _over(self, exhausted: bool) -> bool:
+        """Whether nothing that counts is still to come.
+
+        Nova and OpenAI's send their counts after the finish reason, and a guardrail's action may
+        stand in every chunk.
+        """
+        if self.final or (exhausted and self._ended):
+            return True
+        report = self._report
+        return "finish_reasons" in self._found and report is not None and "output" in report.counts
 
     def reports(self) -> tuple[Report | None, ...]:
         """Return what the chunks said of usage by now, the most trusted first."""

@@ -112,7 +112,8 @@ class StreamObserver(_Observer):
         # From here on a consumer that stops loses nothing: the counts are told now, and the
         # span of a stream that is then dropped ended here.
         self._at = (time.time_ns(), time.perf_counter())
-        self._recording.count(Outcome(**{**self._events.found(), "usage": self._events.usage()}))
+        found = {**self._found, **self._events.found(), "usage": self._events.usage()}
+        self._recording.count(Outcome(**found))
 
     def _drop(self, error: BaseException | None) -> None:
         if self._at is None:

@@ -210,7 +210,9 @@ class Recorder:
         who: tuple[tuple[str, str], ...] = ()
         if call.attribution is not None and self._attributions:
             who = tuple(self._attribute(call.attribution))
-        key = (call.operation, name, base_id, call.address, call.port, call.region, tier, who)
+        # Apart where it failed: no quota is seen by that, and one that succeeds must still be.
+        ok = error is None
+        key = (call.operation, name, base_id, call.address, call.port, call.region, tier, who, ok)
         found = self._bases.get(key)
         if found is None:
             base: Attributes = {

@@ -26,7 +26,6 @@ _CONVERSE = {
         "topP": "top_p",
         "stopSequences": "stop_sequences",
     },
-    "additionalModelRequestFields": {"top_k": "top_k"},
     "guardrailConfig": {"guardrailIdentifier": "guardrail_id"},
     "serviceTier": {"type": "service_tier"},
     "performanceConfig": {"latency": "latency_mode"},
@@ -144,37 +143,56 @@ def read_json(body: Any, limit: int) -> Mapping[str, Any] | None:
     return as_object(body)
 
 
-# What may be an attribute as it is.
-_PLAIN = frozenset((str, float, bool))
+# What each may be where it is no text. In a store whose columns have types, a temperature of 0 and
+# one of 0.5 would be two attributes.
+_KINDS: Mapping[str, type] = {
+    **dict.fromkeys(("max_tokens", "top_k", "seed", "choice_count", "dimension_count"), int),
+    **dict.fromkeys(("temperature", "top_p", "frequency_penalty", "presence_penalty"), float),
+    **dict.fromkeys(("stop_sequences", "encoding_formats"), tuple),
+}
 
 
-def _scalar(value: Any) -> Any:
-    """Return what may be an attribute: a string, a number, or a tuple of strings."""
-    if isinstance(value, int):
+def _as(kind: type, value: Any) -> Any:
+    """Return `value` as what an attribute of that kind may be, None where it is none."""
+    if kind is int:
+        if type(value) is float and value.is_integer():
+            value = int(value)
         # OTLP cannot carry what is larger.
-        return value if -(2**63) <= value < 2**63 else None
-    if isinstance(value, (str, float)):
-        return value
-    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    return None
+        return value if type(value) is int and -_LARGEST < value < _LARGEST else None
+    if kind is float:
+        return float(value) if type(value) is int and -_LARGEST < value < _LARGEST else None
+    if kind is tuple:
+        # One that stands alone is OpenAI's way to say a list of one.
+        items = [value] if isinstance(value, str) else value
+        texts = isinstance(items, list) and items and all(isinstance(item, str) for item in items)
+        return tuple(items) if texts else None
+    return value if isinstance(value, str) else None
+
+
+_LARGEST = 2**63
+
+
+def _typed(found: dict[str, Any]) -> dict[str, Any]:
+    """Make each of `found` what an attribute of its name may be; leave out what cannot be."""
+    for name, value in tuple(found.items()):
+        kind = _KINDS.get(name, str)
+        if type(value) is kind and (kind is not int or -_LARGEST < value < _LARGEST):
+            continue
+        found[name] = value = _as(kind, value)
+        if value is None:
+            del found[name]
+    return found
 
 
 def _pick(index: Index, source: Any) -> dict[str, Any]:
     """Return what `index` finds in `source` and may be an attribute."""
-    found = index.read(source)
-    for name, value in tuple(found.items()):
-        if type(value) not in _PLAIN:
-            scalar = _scalar(value)
-            if scalar is None:
-                del found[name]
-            else:
-                found[name] = scalar
-    return found
+    return _typed(index.read(source))
 
 
-def _read_converse(parameters: Parameters, _: Any, __: Provider) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _read_converse(parameters: Parameters, _: Any, provider: Provider) -> dict[str, Any]:
+    # What Converse has no member for is asked as in the provider's own body.
+    own = parameters.get("additionalModelRequestFields")
+    found = {} if own is None else provider.asked.read(own)
     # The parameters have a few members, of which one or two are of these.
     for member in parameters:
         names = _CONVERSE.get(member)
@@ -184,12 +202,9 @@ def _read_converse(parameters: Parameters, _: Any, __: Provider) -> dict[str, An
         if type(under) is dict or isinstance(under, Mapping):
             for key, value in under.items():
                 name = names.get(key)
-                if name is None:
-                    continue
-                if type(value) not in _PLAIN:
-                    value = _scalar(value)
-                if value is not None:
+                if name is not None:
                     found[name] = value
+    _typed(found)
     # Asked only where it is there: whether something is a Mapping takes longer than all of this.
     metadata = parameters.get("requestMetadata")
     if metadata is not None and isinstance(metadata, Mapping):

@@ -91,7 +91,7 @@ ATTRIBUTES = (
               "Most tokens to generate."),
     Attribute("gen_ai.request.temperature", "double", PARAMETER, "temperature", "Temperature."),
     Attribute("gen_ai.request.top_p", "double", PARAMETER, "top_p", "Nucleus sampling."),
-    Attribute("gen_ai.request.top_k", "double", PARAMETER, "top_k", "Top-k sampling."),
+    Attribute("gen_ai.request.top_k", "int", PARAMETER, "top_k", "Top-k sampling."),
     Attribute("gen_ai.request.stop_sequences", "string[]", PARAMETER, "stop_sequences",
               "Stop sequences."),
     Attribute("gen_ai.request.frequency_penalty", "double", PARAMETER, "frequency_penalty",

@@ -236,8 +236,9 @@ def decide(reports: Iterable[Report | None], *, final: bool = True) -> Usage | N
     read, write = counts.get("cache_read"), counts.get("cache_write")
     cached = (read or 0) + (write or 0)
     uncached = None
-    if total is not None:
-        uncached = total - cached if total >= cached else None
+    # A total below its own cached part is none, whatever the shape says.
+    if total is not None and total >= cached:
+        uncached = total - cached
     elif "input" in counts:
         uncached = counts["input"]
         total = uncached + cached

@@ -52,6 +52,18 @@ def test_the_gauge_tells_the_factor_of_each_model_seen():
     assert factors == {"us.anthropic.claude-opus-4-8": 15, "amazon.nova-lite-v1:0": 1}
 
 
+def test_a_model_whose_first_call_fails_has_its_factor_after_one_that_does_not():
+    message = [{"role": "user", "content": [{"text": "Hello!"}]}]
+    with FakeBedrock() as bedrock, capture() as captured:
+        client = bedrock.client()
+        bedrock.throttle()
+        with pytest.raises(client.exceptions.ThrottlingException):
+            client.converse(modelId="amazon.nova-lite-v1:0", messages=message)
+        client.converse(modelId="amazon.nova-lite-v1:0", messages=message)
+        metrics = {point.metric for point in captured.points}
+    assert "bedrock.client.quota.burndown" in metrics
+
+
 def test_a_factor_of_the_users_own_comes_before_the_table():
     own = {"anthropic.claude-opus-4-7": 7, "us.anthropic.claude-opus-4-7": 8, "a.b": 0}
     assert burndown(parse("anthropic.claude-opus-4-7"), own) == 7

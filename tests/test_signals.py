@@ -20,7 +20,7 @@ from opentelemetry.sdk.metrics.view import View
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult
 
-from otel_bedrock import signals
+from otel_bedrock import request, signals
 from otel_bedrock.call import Call, Outcome
 from otel_bedrock.config import read_config
 from otel_bedrock.instrumentor import Given, _active, exchange
@@ -266,6 +266,80 @@ def test_what_comes_later_and_knows_more_mends_the_counters(bedrock, call):
         assert counted == attributes.get(f"gen_ai.usage.{name}"), name
     written = captured.total("gen_ai.client.inference.usage.cache_write.input_tokens")
     assert written == attributes.get("gen_ai.usage.cache_write.input_tokens")
+
+
+def test_the_counters_of_a_stream_have_the_tier_that_its_headers_name(bedrock):
+    """A stream of InvokeModel has its tier in the headers of its answer alone."""
+    spent = {"metadata": {"usage": {"inputTokens": 5, "outputTokens": 6}}}
+    metrics = {"inputTokenCount": 5, "outputTokenCount": 6}
+    chunk = {**spent, "amazon-bedrock-invocationMetrics": metrics}
+    client = bedrock.client()
+    with capture() as captured:
+        bedrock.reply_events([chunk], {"x-amzn-bedrock-service-tier": "flex"}, native=True)
+        answer = client.invoke_model_with_response_stream(
+            modelId="amazon.nova-lite-v1:0", body="{}"
+        )
+        list(answer["body"])
+        tier = captured.span.attributes.get("bedrock.service_tier")
+        points = [point for point in captured.points if "inference" in point.metric]
+    # Older versions of botocore do not know the header.
+    assert tier == answer.get("serviceTier")
+    assert {point.attributes.get("bedrock.service_tier") for point in points} == {tier}
+
+
+_ASKED = [
+    ("temperature", 0, 0.0),
+    ("temperature", True, None),
+    ("top_p", 1, 1.0),
+    ("top_k", 5.0, 5),
+    ("top_k", 2**63, None),
+    ("max_tokens", "many", None),
+    ("stop_sequences", "END", ("END",)),
+    ("stop_sequences", ["A", "B"], ("A", "B")),
+    ("stop_sequences", ["A", 1], None),
+]
+
+
+@pytest.mark.parametrize(("name", "sent", "told"), _ASKED)
+def test_a_parameter_has_the_type_that_the_table_says(bedrock, name, sent, told):
+    """In a store whose columns have types, a 0 and a 0.5 would be two attributes."""
+    bedrock.reply({})
+    with capture() as captured:
+        bedrock.client().invoke_model(modelId=SONNET, body=json.dumps({name: sent}))["body"].read()
+    value = captured.span.attributes.get(f"gen_ai.request.{name}")
+    assert (value, type(value)) == (told, type(told))
+
+
+def test_the_types_of_parameters_are_those_of_the_table():
+    kinds = {int: "int", float: "double", tuple: "string[]", str: "string"}
+    rows = [row for row in signals.ATTRIBUTES if row.source == signals.PARAMETER]
+    assert {row.field: row.type for row in rows if row.field != "stream"} == {
+        row.field: kinds[request._KINDS.get(row.field, str)]
+        for row in rows
+        if row.field != "stream"
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "own", "top_k"),
+    [
+        (SONNET, {"top_k": 7}, 7),
+        ("amazon.nova-lite-v1:0", {"inferenceConfig": {"topK": 20}}, 20),
+        ("cohere.command-r-v1:0", {"k": 9, "seed": 4}, 9),
+    ],
+)
+def test_what_converse_has_no_member_for_is_read_as_in_the_providers_body(
+    bedrock, model, own, top_k
+):
+    with capture() as captured:
+        bedrock.client().converse(
+            modelId=model,
+            messages=HELLO,
+            inferenceConfig={"temperature": 0.5},
+            additionalModelRequestFields={**own, "temperature": 0.1},
+        )
+    assert captured.span.attributes["gen_ai.request.top_k"] == top_k
+    assert captured.span.attributes["gen_ai.request.temperature"] == 0.5
 
 
 def test_every_measurement_has_the_calls_own_span_as_its_exemplar(bedrock):

@@ -188,7 +188,58 @@ def test_an_opening_output_holds_where_nothing_else_tells_it():
     start = {"input_tokens": 25, "output_tokens": 1}
     events.see(_chunk({"type": "message_start", "message": {"usage": start}}))
     events.see(_chunk({"type": "message_delta", "delta": {"stop_reason": "end_turn"}}))
-    assert events.usage().output_tokens == 1
+    assert events.usage(exhausted=True).output_tokens == 1
+
+
+_LLAMA = [
+    {"generation": "a", "prompt_token_count": 23, "generation_token_count": n, "stop_reason": None}
+    for n in (1, 2, 3)
+]
+_NOVA = [
+    {"contentBlockDelta": {"delta": {"text": "a"}}},
+    {"messageStop": {"stopReason": "end_turn"}},
+]
+_OPENAI = [{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}]
+
+
+@pytest.mark.parametrize(
+    ("model", "chunks"),
+    [
+        (
+            "meta.llama3-8b-instruct-v1:0",
+            [{**c, "amazon-bedrock-guardrailAction": "NONE"} for c in _LLAMA],
+        ),
+        ("amazon.nova-lite-v1:0", _NOVA),
+        ("openai.gpt-oss-120b-1:0", _OPENAI),
+    ],
+)
+def test_a_stream_is_over_when_its_counts_are_there(model, chunks):
+    """Not with a guardrail's word in every chunk, nor with a finish reason that precedes them."""
+    events = InvokeEvents(provider_of(parse(model)))
+    for chunk in chunks:
+        events.see(_chunk(chunk))
+    told = events.usage()
+    assert told is None or told.output_tokens is None
+    assert events.found()["complete"] is False
+    assert events.found(exhausted=True)["complete"] is True
+
+
+def test_a_finish_reason_and_an_output_count_end_a_stream():
+    events = InvokeEvents(provider_of(parse("anthropic.claude-sonnet-4-6")))
+    end = {
+        "type": "message_delta",
+        "delta": {"stop_reason": "end_turn"},
+        "usage": {"output_tokens": 5},
+    }
+    events.see(_chunk(end))
+    assert (events.usage().output_tokens, events.found()["complete"]) == (5, True)
+
+
+def test_a_total_below_its_cached_part_is_the_part_that_is_not_cached():
+    headers = usage.Report(usage.HEADERS, {"input": 20, "cache_read": 80, "cache_write": 0})
+    body = usage.Report(usage.BODY, {"input": 20, "output": 5}, inclusive=True)
+    told = usage.decide([headers, body])
+    assert (told.input_tokens, told.uncached_tokens, told.output_tokens) == (100, 20, 5)
 
 
 @given(st.data(), COUNT, COUNT, CACHE, CACHE)
