@@ -17,9 +17,10 @@ from otel_bedrock.providers import Provider
 Found = dict[str, Any]
 
 GUARDRAIL_INTERVENED = "guardrail_intervened"
+INTERVENED = "INTERVENED"
 
 # ApplyGuardrail's words -> those of InvokeModel bodies, so that one value means one thing.
-_GUARDRAIL_ACTIONS = {"GUARDRAIL_INTERVENED": "INTERVENED"}
+_GUARDRAIL_ACTIONS = {"GUARDRAIL_INTERVENED": INTERVENED}
 
 # https://docs.aws.amazon.com/bedrock/latest/userguide/guardrails-use-independent-api.html
 _GUARDRAIL_UNITS = (
@@ -183,7 +184,7 @@ def _read_converse(row: Operation, answer: Any, provider: Provider) -> Found:
     if reasons:
         found["finish_reasons"] = reasons
         if reasons[0] == GUARDRAIL_INTERVENED:
-            found["guardrail_action"] = "INTERVENED"
+            found["guardrail_action"] = INTERVENED
     reports = [usage.read_usage(answer)]
     if "additionalModelResponseFields" in answer:
         reports.append(usage.read_additional(answer["additionalModelResponseFields"]))

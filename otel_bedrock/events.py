@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from otel_bedrock import answer, usage
 from otel_bedrock.call import Usage
-from otel_bedrock.paths import as_object, dig
+from otel_bedrock.paths import as_object, dig, first
 from otel_bedrock.providers import Provider
 from otel_bedrock.usage import Report
 
@@ -111,7 +111,7 @@ class ConverseEvents:
         if reasons:
             self._found["finish_reasons"] = reasons
             if reasons[0] == answer.GUARDRAIL_INTERVENED:
-                self._found["guardrail_action"] = "INTERVENED"
+                self._found["guardrail_action"] = answer.INTERVENED
         additional = usage.read_additional(dig(stop, "additionalModelResponseFields"))
         self._reports["additional"] = usage.merge(self._reports.get("additional"), additional)
         self._stopped = True
@@ -249,13 +249,17 @@ class InvokeEvents:
         return self._report, self._metrics, self._opening
 
 
+# Of RetrieveAndGenerateStream, and of an agent's trace.
+_GUARDRAIL_ACTIONS = ("guardrail.action", "trace.trace.guardrailTrace.action")
+
+
 class TraceEvents:
     """Agents and knowledge bases: no event is the last, and usage is in traces, if anywhere.
 
     Each trace of a model's output tells the usage of one more model call, so these are added.
     """
 
-    __slots__ = ("_counts", "final", "first", "gap", "last", "on_final", "quiet")
+    __slots__ = ("_action", "_counts", "final", "first", "gap", "last", "on_final", "quiet")
 
     reasoned = False
 
@@ -267,11 +271,16 @@ class TraceEvents:
         self.gap: Callable[[float], None] | None = None
         self.on_final: Callable[[], None] | None = None
         self._counts: dict[str, int] = {}
+        self._action: str | None = None
 
     def see(self, event: Any) -> None:
         self.last = _clock()
         if self.first is None:
             self.first = self.last
+        action = first(event, _GUARDRAIL_ACTIONS)
+        # A guardrail may speak several times, of the input and of the output.
+        if isinstance(action, str) and self._action != answer.INTERVENED:
+            self._action = action
         steps = dig(event, "trace.trace")
         for step in steps.values() if isinstance(steps, Mapping) else ():
             spent = usage.read_usage(dig(step, "modelInvocationOutput.metadata"))
@@ -279,7 +288,7 @@ class TraceEvents:
                 self._counts[name] = self._counts.get(name, 0) + count
 
     def found(self, *, exhausted: bool = False) -> answer.Found:
-        return {"complete": exhausted}
+        return {"complete": exhausted, "guardrail_action": self._action}
 
     def usage(self, *, exhausted: bool = False) -> Usage | None:
         # Every count in it is final: the model call that it is of has ended.

@@ -47,7 +47,14 @@ _KNOWLEDGE_BASE = Index(
         "knowledge_base_id": (
             "retrieveAndGenerateConfiguration.knowledgeBaseConfiguration.knowledgeBaseId",
             "knowledgeBaseId",
-        )
+        ),
+        "guardrail_id": (
+            "retrieveAndGenerateConfiguration.knowledgeBaseConfiguration."
+            "generationConfiguration.guardrailConfiguration.guardrailId",
+            "retrieveAndGenerateConfiguration.externalSourcesConfiguration."
+            "generationConfiguration.guardrailConfiguration.guardrailId",
+            "guardrailConfiguration.guardrailId",
+        ),
     }
 )
 _GUARDRAIL = Index({"guardrail_id": ("guardrailIdentifier",)})
@@ -145,7 +152,7 @@ def read_json(body: Any, limit: int) -> Mapping[str, Any] | None:
 
 # What each may be where it is no text. In a store whose columns have types, a temperature of 0 and
 # one of 0.5 would be two attributes.
-_KINDS: Mapping[str, type] = {
+_KINDS: Mapping[str, Any] = {
     **dict.fromkeys(("max_tokens", "top_k", "seed", "choice_count", "dimension_count"), int),
     **dict.fromkeys(("temperature", "top_p", "frequency_penalty", "presence_penalty"), float),
     **dict.fromkeys(("stop_sequences", "encoding_formats"), tuple),

@@ -141,3 +141,59 @@ def test_knowledge_bases_have_a_span_and_a_duration(method):
         assert captured.total(duration) > 0
         assert captured.total("bedrock.client.usage.missing") is None
         assert captured.total("gen_ai.client.inference.usage.input_tokens") is None
+
+
+_GUARDED = {
+    "generationConfiguration": {
+        "guardrailConfiguration": {"guardrailId": "gr12345678", "guardrailVersion": "1"}
+    }
+}
+_SOURCES = {
+    "type": "EXTERNAL_SOURCES",
+    "externalSourcesConfiguration": {
+        "modelArn": SONNET_ARN,
+        "sources": [{"sourceType": "S3", "s3Location": {"uri": "s3://b/k"}}],
+    },
+}
+
+
+def _guarded(configuration, member):
+    return {**configuration, member: {**configuration[member], **_GUARDED}}
+
+
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        _guarded(RAG, "knowledgeBaseConfiguration"),
+        _guarded(_SOURCES, "externalSourcesConfiguration"),
+    ],
+)
+def test_the_guardrail_of_a_knowledge_base_is_told(configuration):
+    """Asked in the request, and what it did, whether the answer streams or not."""
+    request = {"input": {"text": "Hello!"}, "retrieveAndGenerateConfiguration": configuration}
+    whole = {"output": {"text": "No."}, "sessionId": "s", "guardrailAction": "INTERVENED"}
+    events = encode_event("guardrail", {"action": "INTERVENED"})
+    with _answering(json.dumps(whole).encode()) as client, capture() as captured:
+        client.retrieve_and_generate(**request)
+        _assert_guarded(captured, "gr12345678")
+    with _answering(events, "application/vnd.amazon.eventstream") as client, capture() as captured:
+        list(client.retrieve_and_generate_stream(**request)["stream"])
+        _assert_guarded(captured, "gr12345678")
+
+
+@pytest.mark.parametrize("actions", [["INTERVENED", "NONE"], ["NONE", "INTERVENED"]])
+def test_a_guardrail_in_an_agents_trace_is_told(actions):
+    body = b"".join(
+        encode_event("trace", {"trace": {"guardrailTrace": {"action": action}}})
+        for action in actions
+    )
+    with _answering(body, "application/vnd.amazon.eventstream") as client, capture() as captured:
+        _invoke_agent(client)
+        _assert_guarded(captured, None)
+
+
+def _assert_guarded(captured, guardrail):
+    attributes = captured.span.attributes
+    assert attributes.get("aws.bedrock.guardrail.id") == guardrail
+    assert attributes["bedrock.guardrail.action"] == "INTERVENED"
+    assert captured.total("bedrock.client.guardrail.interventions") == 1
