@@ -11,7 +11,7 @@ from typing import Any
 
 from otel_bedrock import usage
 from otel_bedrock.operations import Operation
-from otel_bedrock.paths import dig
+from otel_bedrock.paths import dig, first
 from otel_bedrock.providers import Provider
 
 Found = dict[str, Any]
@@ -150,6 +150,17 @@ def read_body_details(body: Any, provider: Provider) -> Found:
         detail = _DETAILS[name](value)
         if detail:
             found[name] = detail
+    return found
+
+
+def read_choices(chunk: Any) -> dict[int, str]:
+    """Read the finish reasons in one chunk of a stream by their choice: each comes on its own."""
+    choices = dig(chunk, "choices")
+    found: dict[int, str] = {}
+    for choice in choices if isinstance(choices, list) else ():
+        index, reason = dig(choice, "index"), first(choice, ("finish_reason", "stop_reason"))
+        if isinstance(index, int) and isinstance(reason, str) and reason:
+            found[index] = reason
     return found
 
 

@@ -145,6 +145,7 @@ class InvokeEvents:
     reasoned = True
 
     __slots__ = (
+        "_choices",
         "_ended",
         "_found",
         "_metrics",
@@ -171,6 +172,7 @@ class InvokeEvents:
         self._opening: usage.Report | None = None
         self._metrics: usage.Report | None = None
         self._found: answer.Found = {}
+        self._choices: dict[int, str] = {}
         self._ended = False
 
     def see(self, event: Any) -> None:
@@ -211,6 +213,11 @@ class InvokeEvents:
             report, self._opening = usage.split_opening(report)
         self._report = usage.merge(self._report, report)
         details = answer.read_body_details(chunk, self._provider)
+        if "finish_reasons" in details:
+            self._choices.update(answer.read_choices(chunk))
+            if len(self._choices) > 1:
+                reasons = (reason for _, reason in sorted(self._choices.items()))
+                details["finish_reasons"] = tuple(reasons)
         self._found.update(details)
         # A guardrail that blocks ends the stream with its own object and no finish reason.
         self._ended = self._ended or not details.keys().isdisjoint(_LAST)

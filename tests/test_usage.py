@@ -235,6 +235,14 @@ def test_a_finish_reason_and_an_output_count_end_a_stream():
     assert (events.usage().output_tokens, events.found()["complete"]) == (5, True)
 
 
+def test_each_choice_of_a_stream_has_its_finish_reason():
+    events = InvokeEvents(provider_of(parse("openai.gpt-oss-120b-1:0")))
+    for index, reason in ((1, "length"), (0, "stop"), (1, None)):
+        choice = {"index": index, "delta": {}, "finish_reason": reason}
+        events.see(_chunk({"choices": [choice]}))
+    assert events.found()["finish_reasons"] == ("stop", "length")
+
+
 def test_a_total_below_its_cached_part_is_the_part_that_is_not_cached():
     headers = usage.Report(usage.HEADERS, {"input": 20, "cache_read": 80, "cache_write": 0})
     body = usage.Report(usage.BODY, {"input": 20, "output": 5}, inclusive=True)
