@@ -9,6 +9,7 @@ from otel_bedrock.frozen import dataclass
 CHAT = "chat"
 TEXT_COMPLETION = "text_completion"
 EMBEDDINGS = "embeddings"
+RETRIEVAL = "retrieval"
 GENERATE_CONTENT = "generate_content"
 
 
@@ -62,8 +63,8 @@ _ROWS = (
     Operation(_AGENTS, "InvokeAgent", "invoke_agent", "agent", stream="completion", model=()),
     Operation(_AGENTS, "InvokeInlineAgent", "invoke_agent", "agent", stream="completion",
               model=("foundationModel",)),
-    Operation(_AGENTS, "Retrieve", "retrieval", "knowledge_base", model=()),
-    Operation(_AGENTS, "Rerank", "retrieval", "knowledge_base", model=_RERANK_MODEL),
+    Operation(_AGENTS, "Retrieve", RETRIEVAL, "knowledge_base", model=()),
+    Operation(_AGENTS, "Rerank", RETRIEVAL, "knowledge_base", model=_RERANK_MODEL),
     Operation(_AGENTS, "RetrieveAndGenerate", CHAT, "knowledge_base", model=_RAG_MODEL),
     Operation(_AGENTS, "RetrieveAndGenerateStream", CHAT, "knowledge_base", stream="stream",
               model=_RAG_MODEL),

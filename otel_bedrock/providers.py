@@ -7,13 +7,19 @@ are read by `GENERIC`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import field
 from types import MappingProxyType
 
 from otel_bedrock.frozen import dataclass
 from otel_bedrock.model_id import ModelId
-from otel_bedrock.operations import CHAT, EMBEDDINGS, GENERATE_CONTENT, TEXT_COMPLETION
+from otel_bedrock.operations import (
+    CHAT,
+    EMBEDDINGS,
+    GENERATE_CONTENT,
+    RETRIEVAL,
+    TEXT_COMPLETION,
+)
 from otel_bedrock.paths import Index
 
 
@@ -148,6 +154,15 @@ TABLE = (
         evidence="nova user guide, complete request schema",
     ),
     Provider(
+        "Amazon rerank",
+        "amazon",
+        models=("rerank-",),
+        operation=RETRIEVAL,
+        tokens=False,
+        body=False,
+        evidence="model-parameters-rerank, rerank-supported: billed by search units",
+    ),
+    Provider(
         "Amazon Titan embeddings",
         "amazon",
         models=("titan-embed",),
@@ -216,7 +231,7 @@ TABLE = (
         "Cohere rerank",
         "cohere",
         models=("rerank-",),
-        operation="retrieval",
+        operation=RETRIEVAL,
         tokens=False,
         body=False,
         evidence="model-parameters-rerank: billed by search units",
@@ -357,14 +372,32 @@ OPERATION_BY_REQUEST = (
     (EMBEDDINGS, ("inputText", "embeddingTypes")),
     (EMBEDDINGS, ("inputText", "dimensions")),
     (EMBEDDINGS, ("inputText", "embeddingConfig")),
+    (RETRIEVAL, ("query", "documents")),
     (CHAT, ("messages",)),
     (TEXT_COMPLETION, ("prompt",)),
     (TEXT_COMPLETION, ("inputText",)),
 )
 
 
-def operation_of(row: Provider, request: Mapping[str, object] | None) -> str:
-    """Return the value of `gen_ai.operation.name` for an InvokeModel call."""
+def keys_in(text: str | bytes | bytearray) -> frozenset[str]:
+    """Return which keys of OPERATION_BY_REQUEST stand in a request that is too long to parse.
+
+    In a string of it a quotation mark has a backslash before it. `messages` tells by itself: what
+    stands beside it may stand in a tool's schema.
+    """
+    names = {key for _, keys in OPERATION_BY_REQUEST for key in keys}
+    if isinstance(text, str):
+        found = frozenset(name for name in names if f'"{name}"' in text)
+    else:
+        found = frozenset(name for name in names if f'"{name}"'.encode() in text)
+    return found & {"messages"} or found
+
+
+def operation_of(row: Provider, request: Container[str] | None) -> str:
+    """Return the value of `gen_ai.operation.name` for an InvokeModel call.
+
+    `request` is its body, or the keys of that.
+    """
     if row.operation is not None:
         return row.operation
     for operation, keys in OPERATION_BY_REQUEST:

@@ -11,10 +11,11 @@ from otel_bedrock.call import Call
 from otel_bedrock.model_id import ModelId, parse, resolve
 from otel_bedrock.operations import CHAT, Operation
 from otel_bedrock.paths import Index, as_object, first
-from otel_bedrock.providers import Provider, operation_of, provider_of
+from otel_bedrock.providers import Provider, keys_in, operation_of, provider_of
 
 Parameters = Mapping[str, Any]
 
+_TEXT = (str, bytes, bytearray)
 _NO_MODEL = ModelId(name="")
 _UNKNOWN = (_NO_MODEL, provider_of(_NO_MODEL))
 
@@ -89,8 +90,11 @@ def read_call(
     operation, body = row.name or provider.operation, None
     if row.reads == "invoke" and (wanted or operation is None):
         try:
-            body = read_json(parameters.get("body"), body_limit)
-            operation = operation or operation_of(provider, body)
+            raw = parameters.get("body")
+            body = read_json(raw, body_limit)
+            if operation is None:
+                keys = keys_in(raw) if body is None and isinstance(raw, _TEXT) else body
+                operation = operation_of(provider, keys)
         except Exception as error:
             shield.stop("request", error)
     call = Call(
@@ -139,7 +143,7 @@ def read_json(body: Any, limit: int) -> Mapping[str, Any] | None:
     A file-like body is the caller's: reading it would change what is sent. That of an
     invocation log is parsed already.
     """
-    if not isinstance(body, (str, bytes, bytearray)):
+    if not isinstance(body, _TEXT):
         if isinstance(body, Mapping):
             return body
         if not isinstance(body, memoryview) or body.nbytes > limit:

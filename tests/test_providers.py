@@ -14,11 +14,12 @@ from pathlib import Path
 import botocore.session
 import pytest
 
-from otel_bedrock import shapes, signals
+from otel_bedrock import operations, shapes, signals
 from otel_bedrock.model_id import parse
 from otel_bedrock.operations import CHAT, TEXT_COMPLETION
 from otel_bedrock.paths import dig, first
 from otel_bedrock.providers import GENERIC, TABLE, provider_of
+from otel_bedrock.request import read_call
 from otel_bedrock.testing import FakeBedrock
 from otel_bedrock.testing.capture import capture
 
@@ -271,3 +272,24 @@ def test_a_row_without_a_fixture_is_noticed(monkeypatch):
     monkeypatch.delitem(FIXTURES, "stability-image")
     with pytest.raises(AssertionError):
         test_a_row_has_a_fixture("Stability")
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+@pytest.mark.parametrize(
+    ("body", "operation"),
+    [
+        ({"prompt": "x"}, TEXT_COMPLETION),
+        ({"messages": [{"role": "user", "content": 'the "prompt"'}]}, CHAT),
+        ({"tools": [{"properties": {"prompt": {}, "texts": {}}}], "messages": []}, CHAT),
+        ({"texts": ["x"], "input_type": "search_query"}, "embeddings"),
+        ({"inputText": "x", "dimensions": 256}, "embeddings"),
+        ({"query": "x", "documents": ["y"]}, "retrieval"),
+        ({"instruction": "x"}, CHAT),
+    ],
+)
+@pytest.mark.parametrize("kind", [str, str.encode])
+def test_an_operation_is_the_same_however_long_the_request(body, operation, size, kind):
+    text = kind(json.dumps({**body, "padding": "x" * size}))
+    row = operations.TABLE["bedrock-runtime", "InvokeModel"]
+    call, _ = read_call(row, {"modelId": "imported.model-of-somebody", "body": text})
+    assert call.operation == operation
