@@ -11,6 +11,7 @@ and anew in a fork.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import threading
 from collections import deque
@@ -112,9 +113,15 @@ def drain() -> None:
         shield.stop("abandoned.drain", error)
 
 
-def look() -> None:
-    """Settle what was collected, and what was closed where we cannot see it. Never raises."""
+def look(*, collect: bool = False) -> None:
+    """Settle what was collected, and what was closed where we cannot see it. Never raises.
+
+    `collect` says that it is waited for: botocore's streams hold on to themselves, so that one that
+    was broken off is open until the garbage collector comes by.
+    """
     try:
+        if collect and _state.open:
+            gc.collect()
         _settle_all(_is_over)
     except Exception as error:
         shield.stop("abandoned.look", error)

@@ -307,9 +307,10 @@ def uninstrument() -> None:
 def flush(timeout: float = 5.0) -> bool:
     """Tell what is waiting and export it, within `timeout` seconds.
 
+    Where a stream is open, the garbage collector is run: one that was broken off waits for it.
     Returns True where everything left in time, or nothing is instrumented. Never raises.
     """
-    abandoned.look()
+    abandoned.look(collect=True)
     given = _active.given
     if given is None:
         return True

@@ -99,12 +99,13 @@ class _Observer:
 class StreamObserver(_Observer):
     """Observes an event stream: its events, which go straight to `gatherer`, and its end."""
 
-    __slots__ = ("_at", "_events", "gatherer")
+    __slots__ = ("_at", "_events", "_opened", "gatherer")
 
     def __init__(self, recording: Recording, events: Events, found: answer.Found) -> None:
         super().__init__(recording, found)
         self._events = events
         self._at: tuple[int, float] | None = None
+        self._opened = time.perf_counter()
         events.on_final = self._finalise
         self.gatherer: Gatherer = events
 
@@ -117,11 +118,20 @@ class StreamObserver(_Observer):
 
     def _drop(self, error: BaseException | None) -> None:
         if self._at is None:
-            self._at = (time.time_ns(), time.perf_counter())
+            self._at = self._left_at()
         abandoned.collected(self)
 
     def settle(self) -> None:
-        self._tell(None, self._at)
+        self._tell(None, self._at or self._left_at())
+
+    def _left_at(self) -> tuple[int, float]:
+        """Return when the consumer let go, by the last event that it took.
+
+        The stream itself holds on to itself, so that it is collected any time later.
+        """
+        events = self._events
+        seen = events.last or events.first or self._opened
+        return time.time_ns() - int((time.perf_counter() - seen) * 1e9), seen
 
     def _finish(self, error: BaseException | None, exhausted: bool = False) -> None:
         self._tell(error, None, exhausted)

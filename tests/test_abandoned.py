@@ -35,6 +35,7 @@ from transparency import (
 )
 from urllib3.response import HTTPResponse
 
+import otel_bedrock
 from otel_bedrock import abandoned
 from otel_bedrock.observers import StreamObserver
 from otel_bedrock.testing import FakeBedrock
@@ -320,6 +321,31 @@ def test_an_idle_process_reports_what_was_abandoned(bedrock, way):
         assert len(opened.open) == 1
         assert _until(lambda: not opened.open)
         assert len(captured._exporter.get_finished_spans()) == 1
+
+
+@pytest.mark.parametrize("taken", [0, 3])
+def test_flush_tells_a_stream_that_was_broken_off_and_when(bedrock, taken):
+    """It holds on to itself, so that the garbage collector has to be asked; and it ended when its
+    consumer let go, not when it was collected.
+    """
+    client = bedrock.client()
+    gc.collect()
+    gc.disable()
+    try:
+        with instrumented() as (captured, opened):
+            stream = client.converse_stream(modelId=CLAUDE, messages=MESSAGES)["stream"]
+            events = iter(stream)
+            for _ in range(taken):
+                next(events)
+            del stream, events
+            let_go = time.time_ns()
+            assert len(opened.open) == 1
+            time.sleep(0.2)
+            otel_bedrock.flush()
+            (span,) = captured._exporter.get_finished_spans()
+    finally:
+        gc.enable()
+    assert span.end_time <= let_go
 
 
 def test_a_look_in_the_middle_of_the_last_read_leaves_the_body_to_its_reader(bedrock, monkeypatch):
