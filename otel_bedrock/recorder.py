@@ -37,6 +37,8 @@ Measurement = tuple[str, float, Attributes]
 
 _DEFAULT_TIER = "default"
 _CLIENT = SpanKind.CLIENT
+# Fields of an Outcome that a request may ask for.
+_SERVED = ("service_tier", "latency_mode")
 _COUNTED = frozenset(row.key for row in signals.METRICS if row.kind == signals.COUNTER)
 
 
@@ -302,6 +304,11 @@ class Recorder:
             key = keys.get(field)
             if key is not None and value is not None:
                 attributes[key] = value
+        if outcome.error_type is not None:
+            # Nothing was served, and which tier refused is what one wants to know.
+            for field in _SERVED:
+                if field in parameters:
+                    attributes.setdefault(keys[field], parameters[field])
         return attributes
 
 

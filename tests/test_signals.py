@@ -310,6 +310,21 @@ def test_a_parameter_has_the_type_that_the_table_says(bedrock, name, sent, told)
     assert (value, type(value)) == (told, type(told))
 
 
+def test_a_failed_call_tells_the_tier_that_was_asked_for(bedrock):
+    """Invoked by the body's side of it: older versions of Converse have no such members."""
+    bedrock.throttle()
+    client = bedrock.client()
+    asked = {"serviceTier": "flex", "performanceConfigLatency": "optimized"}
+    members = client.meta.service_model.operation_model("InvokeModel").input_shape.members
+    asked = {name: value for name, value in asked.items() if name in members}
+    with capture() as captured:
+        with pytest.raises(client.exceptions.ThrottlingException):
+            client.invoke_model(modelId=SONNET, body="{}", **asked)
+        attributes = captured.span.attributes
+    assert attributes.get("bedrock.service_tier") == asked.get("serviceTier")
+    assert attributes["bedrock.latency_mode"] == "optimized"
+
+
 def test_the_types_of_parameters_are_those_of_the_table():
     kinds = {int: "int", float: "double", tuple: "string[]", str: "string"}
     rows = [row for row in signals.ATTRIBUTES if row.source == signals.PARAMETER]
