@@ -23,9 +23,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
-from otel_bedrock.budget_limit import BudgetUnavailable, Excess, Limit, counters
+from otel_bedrock.budget_limit import (
+    BudgetUnavailable,
+    Excess,
+    Limit,
+    counters,
+    expect,
+    is_whole,
+    tenant_text,
+)
 from otel_bedrock.budget_store import MemoryStore, Store, Taken, Window
 from otel_bedrock.call import Call, Usage
 from otel_bedrock.context_window import context_window, max_output
@@ -36,6 +44,38 @@ log = logging.getLogger("otel_bedrock")
 NEVER: Final = "never"
 WHEN_NEEDED: Final = "when needed"
 ALWAYS: Final = "always"
+
+# What each argument of TokenBudget has to be, and what an error says that it should have been.
+_COUNTS = (NEVER, WHEN_NEEDED, ALWAYS)
+_CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "enforce": (lambda value: isinstance(value, bool), "True or False"),
+    "fail_open": (lambda value: isinstance(value, bool), "True or False"),
+    "count": (lambda value: value in _COUNTS, f"one of {', '.join(_COUNTS)}"),
+    "context_window": (
+        lambda value: isinstance(value, bool) or is_whole(value),
+        "True, False or a whole number of tokens",
+    ),
+    "assumed_max_tokens": (is_whole, "a whole number of tokens, 0 or more"),
+    "tenant": (
+        lambda value: value is None or callable(value),
+        "a function that takes a call and returns whose it is",
+    ),
+    "burndown": (
+        lambda value: value is None or is_whole(value) or _are_factors(value),
+        "a whole number, 0 or more, or a mapping from model id to one",
+    ),
+}
+
+
+def _are_factors(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(model, str) and is_whole(factor) for model, factor in value.items()
+    )
+
+
+def _is_store(value: object) -> bool:
+    members = ("blocks", "reserve", "settle")
+    return not isinstance(value, type) and all(hasattr(value, each) for each in members)
 
 
 class Reservation:
@@ -118,6 +158,10 @@ class TokenBudget:
         assumed_max_tokens: what a call without `max_tokens` reserves where nobody knows what its
             model generates at most.
         fail_open: False refuses calls while a shared store does not answer.
+
+    Raises:
+        TypeError: one of `limits` is no Limit.
+        ValueError: another argument is not what it should be; the message says which and what.
     """
 
     def __init__(
@@ -132,12 +176,16 @@ class TokenBudget:
         assumed_max_tokens: int = 4_096,
         fail_open: bool = True,
     ) -> None:
-        modes = (NEVER, WHEN_NEEDED, ALWAYS)
-        if count not in modes:
-            raise ValueError(f"count: expected one of {', '.join(modes)}; got {count!r}")
+        given = locals()
+        for name, (fits, expected) in _CHECKS.items():
+            expect(fits(given[name]), name, expected, repr(given[name]))
         for limit in limits:
             if not isinstance(limit, Limit):
                 raise TypeError(f"expected Limit(…); got {limit!r}")
+        if store is not None:
+            # By its type: a URL given in its place may have a password in it.
+            got = repr(store) if isinstance(store, type) else type(store).__name__
+            expect(_is_store(store), "store", "a store, such as RedisStore(url)", got)
         self.limits = limits
         self.enforce = enforce
         self.count = count
@@ -242,7 +290,7 @@ class TokenBudget:
                 "a call counts for no tenant: %s in the tenant function", type(error).__name__
             )
             return None
-        return None if found is None else str(found)
+        return None if found is None else tenant_text(found)
 
     def _output(self, call: Call) -> tuple[int, bool]:
         """Return the most that a call may generate, and whether it says so itself."""

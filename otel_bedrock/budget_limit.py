@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from otel_bedrock.budget_store import Window
 from otel_bedrock.call import Call
@@ -61,13 +62,33 @@ class BudgetUnavailable(BudgetExceeded):
         return "budget: the shared store does not answer, and fail_open is off"
 
 
+def expect(fits: bool, name: str, expected: str, got: str) -> None:
+    """Raise ValueError, in the words of settings, unless an argument `fits`."""
+    if not fits:
+        raise ValueError(f"{name}: expected {expected}; got {got}")
+
+
+def is_whole(value: object) -> bool:
+    """Tell whether a value is a number of tokens: whole, and 0 or more."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def tenant_text(value: object) -> str:
+    """Return a tenant as attribution tells it: of an enum's member that is a text, its value."""
+    return str.__str__(value) if isinstance(value, str) else str(value)
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """How much, and of whom: each model, each tenant, each pair of them, or all together.
 
     `input_per_request` is compared with the input alone, the others with what is reserved and
     spent. `by` names what is counted apart; `model` (an id as called, or a bare one) and `tenant`
-    say for whom the limit holds at all. Calls without a tenant count together, as one of them.
+    say for whom the limit holds at all. A tenant is what `attribution` takes: a text, a whole
+    number or a UUID. Calls without a tenant count together, as one of them.
+
+    Raises:
+        ValueError: a limit without a size, or an argument that no call could ever be held to.
     """
 
     input_per_request: int | None = None
@@ -75,14 +96,14 @@ class Limit:
     per_day: int | None = None
     by: str | Sequence[str] = ()
     model: str | None = None
-    tenant: str | None = None
+    tenant: str | int | UUID | None = None
     name: str = ""
 
     def __post_init__(self) -> None:
-        by = (self.by,) if isinstance(self.by, str) else tuple(self.by)
-        unknown = [each for each in by if each not in _DIMENSIONS]
-        if unknown:
-            raise ValueError(f"by: expected {' or '.join(_DIMENSIONS)}; got {unknown[0]!r}")
+        several = isinstance(self.by, Iterable) and not isinstance(self.by, str)
+        by = tuple(self.by) if several else (self.by,)
+        for each in by:
+            expect(each in _DIMENSIONS, "by", " or ".join(_DIMENSIONS), repr(each))
         object.__setattr__(self, "by", tuple(each for each in _DIMENSIONS if each in by))
         sizes = ("input_per_request", *(period[0] for period in _PERIODS))
         for field in sizes:
@@ -93,6 +114,16 @@ class Limit:
                 raise ValueError(f"{field}: expected 0 or more tokens; got {size!r}")
         if all(getattr(self, field) is None for field in sizes):
             raise ValueError(f"a limit without a size limits nothing: give {' or '.join(sizes)}")
+        model, tenant = self.model, self.tenant
+        known = model is None or (isinstance(model, str) and model != "")
+        expect(known, "model", "a model id", repr(model))
+        expect(isinstance(self.name, str), "name", "a text", repr(self.name))
+        if tenant is not None:
+            known = isinstance(tenant, (str, int, UUID)) and not isinstance(tenant, bool)
+            expect(
+                known and tenant != "", "tenant", "a text, a whole number or a UUID", repr(tenant)
+            )
+            object.__setattr__(self, "tenant", tenant_text(tenant))
 
     def scope(self, call: Call, tenant: str | None) -> dict[str, str] | None:
         """Return whom a call counts for; None where the limit is not for it."""

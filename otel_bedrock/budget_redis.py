@@ -18,10 +18,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from inspect import iscoroutinefunction
 from typing import Any
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
+from otel_bedrock.budget_limit import expect
 from otel_bedrock.budget_store import Refusal, Taken, Window, renew_in_child
 
 PAUSE = 5.0
@@ -131,6 +133,9 @@ class RedisStore:
         prefix: what all keys begin with; budgets with the same prefix share their counts.
         timeout: seconds that a call waits for the server at most, where `redis` is a URL.
         clock: time in seconds since the epoch, in place of the server's; for tests.
+
+    Raises:
+        ValueError: an argument is not what it should be, or redis-py is not installed.
     """
 
     blocks = True
@@ -143,6 +148,12 @@ class RedisStore:
         timeout: float = 0.25,
         clock: Callable[[], float] | None = None,
     ) -> None:
+        expect(isinstance(prefix, str), "prefix", "a text", repr(prefix))
+        seconds = isinstance(timeout, (int, float)) and 0 < timeout < float("inf")
+        expect(seconds, "timeout", "a number of seconds above 0", repr(timeout))
+        usable = isinstance(redis, str) or _is_client(redis)
+        what = "the URL of a server or a client of redis-py, not an asyncio one"
+        expect(usable, "redis", what, repr(redis if isinstance(redis, type) else type(redis)))
         self._redis = _client(redis, timeout) if isinstance(redis, str) else redis
         self._prefix = "{" + prefix + "}"
         self._clock = clock
@@ -223,6 +234,12 @@ class RedisStore:
         except Exception:
             self._again = time.monotonic() + PAUSE
             raise
+
+
+def _is_client(value: Any) -> bool:
+    """Tell whether a value is a client of redis-py that answers and does not await."""
+    usable = not isinstance(value, type) and hasattr(value, "register_script")
+    return usable and not iscoroutinefunction(value.execute_command)
 
 
 def _client(url: str, timeout: float) -> Any:

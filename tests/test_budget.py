@@ -10,6 +10,8 @@ import pickle
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
+from uuid import UUID
 
 import pytest
 from botocore.session import Session
@@ -620,13 +622,45 @@ def _ignore(work, **arguments):
         (lambda: Limit(per_day=-1), "per_day: expected 0 or more tokens; got -1"),
         (lambda: Limit(per_day=True), "per_day: expected a whole number of tokens; got True"),
         (lambda: Limit(per_day=1, by="team"), "by: expected model or tenant; got 'team'"),
+        (lambda: Limit(per_day=1, by=5), "by: expected model or tenant; got 5"),
+        (lambda: Limit(per_day=1, model=["a"]), "model: expected a model id; got ['a']"),
+        (lambda: Limit(per_day=1, model=""), "model: expected a model id; got ''"),
+        (lambda: Limit(per_day=1, tenant=2.5), "tenant: expected a text, a whole number or a UUID"),
+        (lambda: Limit(per_day=1, tenant=True), "tenant: expected a text, a whole number or a"),
+        (lambda: Limit(per_day=1, tenant=""), "tenant: expected a text, a whole number or a UUID"),
+        (lambda: Limit(per_day=1, name=7), "name: expected a text; got 7"),
         (lambda: TokenBudget(count="maybe"), "count: expected one of never, when needed, always"),
+        (lambda: TokenBudget(enforce="no"), "enforce: expected True or False; got 'no'"),
+        (lambda: TokenBudget(fail_open=None), "fail_open: expected True or False; got None"),
+        (lambda: TokenBudget(context_window="big"), "context_window: expected True, False or a"),
+        (lambda: TokenBudget(assumed_max_tokens="x"), "assumed_max_tokens: expected a whole"),
+        (lambda: TokenBudget(burndown="x"), "burndown: expected a whole number, 0 or more, or a"),
+        (lambda: TokenBudget(burndown=-5), "burndown: expected a whole number, 0 or more, or a"),
+        (lambda: TokenBudget(burndown={SONNET: "5"}), "burndown: expected a whole number, 0 or"),
+        (lambda: TokenBudget(tenant="acme"), "tenant: expected a function that takes a call"),
+        (lambda: TokenBudget(store=MemoryStore), "store: expected a store, such as RedisStore"),
+        (lambda: TokenBudget(store="redis://:secret@x"), "such as RedisStore(url); got str"),
     ],
 )
 def test_a_wrong_limit_says_what_is_wrong(make, message):
     with pytest.raises(ValueError) as caught:
         make()
     assert message in str(caught.value)
+
+
+class Plan(str, Enum):
+    FREE = "free"
+
+
+@pytest.mark.parametrize("tenant", [5, UUID(int=5), Plan.FREE, "free"])
+def test_a_limit_takes_a_tenant_as_attribution_does(bedrock, tenant):
+    with capture(budget=TokenBudget(Limit(per_day=1, tenant=tenant))):
+        client = bedrock.client()
+        with attribution(tenant=tenant), pytest.raises(BudgetExceeded):
+            client.converse(**request())
+    named = TokenBudget(Limit(per_day=1, tenant=tenant), tenant=lambda call: tenant)
+    with pytest.raises(BudgetExceeded):
+        named.reserve(a_call(most=2), 0)
 
 
 def test_only_a_budget_is_a_budget():

@@ -228,6 +228,22 @@ def test_without_redis_the_error_says_what_to_install(monkeypatch):
         RedisStore("redis://localhost")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"redis": 5}, "redis: expected the URL of a server or a client of redis-py"),
+        ({"redis": redis.Redis}, "redis: expected the URL of a server or a client of redis-py"),
+        ({"redis": redis.asyncio.Redis()}, "a client of redis-py, not an asyncio one; got"),
+        ({"redis": "redis://x", "timeout": "1"}, "timeout: expected a number of seconds above 0"),
+        ({"redis": "redis://x", "prefix": 5}, "prefix: expected a text; got 5"),
+    ],
+)
+def test_a_wrong_store_says_what_is_wrong(arguments, message):
+    with pytest.raises(ValueError) as caught:
+        RedisStore(**arguments)
+    assert message in str(caught.value)
+
+
 def test_importing_does_not_need_redis():
     code = "import sys; sys.modules['redis'] = None; import otel_bedrock.budget_redis"
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
