@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from otel_bedrock.config import Invalid
 from otel_bedrock.paths import dig
 from otel_bedrock.usage import whole
 
@@ -57,13 +58,40 @@ def endpoint(client: Any, given: str | None = None) -> str | None:
 
     What was given, AWS_ENDPOINT_URL_BEDROCK_MANTLE, AWS_ENDPOINT_URL, and else the Region's own
     where the client uses AWS's own endpoint of its Region.
+
+    Raises:
+        Invalid: what was given, or what a variable says, is no URL; the message names which.
     """
+    said = {"mantle_endpoint": given}
     if given is None and os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") != "true":
-        given = os.environ.get(ENDPOINT_VARIABLE) or os.environ.get("AWS_ENDPOINT_URL")
-    if given:
-        return given.rstrip("/")
+        said = {name: os.environ.get(name) for name in (ENDPOINT_VARIABLE, "AWS_ENDPOINT_URL")}
+    for name, url in said.items():
+        if url:
+            try:
+                return base_url(url)
+            except Invalid as error:
+                raise Invalid(f"{name}: {error}") from None
     own = _OWN.fullmatch(client.meta.endpoint_url)
     return None if own is None else f"https://bedrock-mantle.{own[1]}.api.aws"
+
+
+def base_url(given: Any) -> str:
+    """Return a base URL without the slashes at its end.
+
+    Raises:
+        Invalid: it is none.
+    """
+    try:
+        parts = urlsplit(given)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (ValueError, TypeError, AttributeError):  # also of a port that is no number
+        fits = False
+    if not isinstance(given, str) or not fits or any(map(str.isspace, given)):
+        raise Invalid(
+            "expected the base URL of bedrock-mantle, such as"
+            f" https://bedrock-mantle.us-east-1.api.aws; got {given!r}"
+        )
+    return given.rstrip("/")
 
 
 def count(

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from otel_bedrock.cli import commands
 from otel_bedrock.cli.commands import COMMANDS, Command, CommandError
 from otel_bedrock.cli.main import main
+from otel_bedrock.config import Invalid
 from otel_bedrock.receiver import Receiver
 
 
@@ -120,6 +122,13 @@ def test_every_command_has_a_help_of_its_own(
         (BrokenPipeError(), 1, ""),
         (SystemExit(4), 4, ""),
         (CommandError("do this"), 1, "otel-bedrock try: do this\n"),
+        (Invalid("prices: expected this"), 2, "otel-bedrock try: prices: expected this\n"),
+        (OSError(28, "No space left"), 1, "otel-bedrock try: No space left\n"),
+        (
+            FileNotFoundError(2, "No such file", "a.txt"),
+            1,
+            "otel-bedrock try: a.txt: No such file\n",
+        ),
         (
             ModuleNotFoundError("No module named 'rich'", name="rich.table"),
             1,
@@ -169,6 +178,29 @@ def test_a_closed_pipe_is_quiet() -> None:
     shell = f"'{sys.executable}' -m otel_bedrock --help | true"
     done = subprocess.run(shell, shell=True, capture_output=True, text=True, timeout=60, check=True)
     assert done.stderr == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="streams are closed another way there")
+@pytest.mark.parametrize(
+    ("command", "code", "says"),
+    [
+        ("signals >&-", 0, ""),
+        ("signals <&- >&- 2>&-", 0, ""),
+        ("count --model x - <&-", 1, "otel-bedrock count: standard input: empty"),
+        pytest.param(
+            "signals >/dev/full",
+            1,
+            "otel-bedrock signals: No space left on device\n",
+            marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here"),
+        ),
+    ],
+)
+def test_a_stream_that_is_closed_or_full_is_no_bug(command: str, code: int, says: str) -> None:
+    shell = f"'{sys.executable}' -m otel_bedrock {command}"
+    done = subprocess.run(
+        shell, shell=True, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr[: len(says) or None]) == (code, says)
 
 
 def test_every_extra_is_named_in_the_table() -> None:

@@ -472,6 +472,12 @@ def test_a_model_that_is_not_counted_is_exit_code_3(bedrock, count):
         (["--model", SONNET, "--trim", "many"], "Hello", 2, "expected a whole number of tokens"),
         (["--model", SONNET, "--as", "poem"], "Hello", 2, "invalid choice"),
         (["--model", SONNET, "--prices", "nowhere.json"], "Hello", 1, "nowhere.json"),
+        (
+            ["--model", OPUS, "--mantle-endpoint-url", "foo"],
+            "Hello",
+            2,
+            "base URL of bedrock-mantle",
+        ),
         (["--model", SONNET, "nowhere.txt"], None, 1, "nowhere.txt: No such file or directory"),
     ],
 )
@@ -480,6 +486,13 @@ def test_a_mistake_is_said_with_what_to_do(bedrock, count, arguments, given, cod
     assert (found, out) == (code, "")
     assert said in err
     assert "Traceback" not in err
+
+
+def test_a_wrong_endpoint_of_the_environment_is_misuse(bedrock, count, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK_MANTLE", "foo")
+    code, _, err = count("--model", OPUS, given="Hello")
+    assert code == 2
+    assert err.startswith("otel-bedrock count: AWS_ENDPOINT_URL_BEDROCK_MANTLE: expected the base")
 
 
 def test_bytes_that_are_no_base64_are_said_with_their_place(tmp_path):

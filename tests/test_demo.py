@@ -136,6 +136,11 @@ def test_an_ascii_terminal_is_enough() -> None:
     assert "support session" in done.stdout
 
 
+def test_a_terminal_without_a_width_is_no_bug() -> None:
+    done = run(COLUMNS="0")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_difference_is_named_and_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

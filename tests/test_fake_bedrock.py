@@ -1382,6 +1382,16 @@ def test_the_command_says_when_it_cannot_listen(bedrock: FakeBedrock) -> None:
     assert "cannot listen on 127.0.0.1" in err
 
 
+def test_the_command_says_where_it_cannot_log(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with run_module("--invocation-log", str(tmp_path / "file")) as process:
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert err == (
+        f"python -m otel_bedrock.testing: --invocation-log: {tmp_path / 'file'}: Not a directory\n"
+    )
+
+
 # --- compared with real exchanges
 
 

@@ -523,6 +523,14 @@ def test_where_bedrock_mantle_is(bedrock, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    "url", ["foo", "localhost:80", "http://", "http://[::1", "http://a:b", "http://a b", 5]
+)
+def test_an_endpoint_that_is_no_url_is_said(bedrock, url):
+    with pytest.raises(ValueError, match="mantle_endpoint: expected the base URL of bedrock-man"):
+        count_tokens(bedrock.client(), modelId=OPUS, messages=HELLO, mantle_endpoint=url)
+
+
+@pytest.mark.parametrize(
     ("base", "name"),
     [
         ("anthropic.claude-opus-4-8", "anthropic.claude-opus-4-8"),

@@ -15,6 +15,7 @@ from otel_bedrock.cli.estimate import Estimate, estimate
 from otel_bedrock.cli.prompt import Prompt, read_prompt
 from otel_bedrock.config import SERVICE_QUOTAS, Config, Invalid, read_config
 from otel_bedrock.counting import TokenCountUnsupported, count_tokens
+from otel_bedrock.mantle import base_url
 from otel_bedrock.model_id import ModelId, parse, resolve
 from otel_bedrock.pricing import GENAI_PRICES, Prices, open_prices
 from otel_bedrock.quota import MINUTE, Quota, limit_of, quota_of
@@ -123,10 +124,7 @@ class _Counter:
     """Counts prompts with one client, and puts together what they come to."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        try:
-            self.config: Config = read_config({})
-        except Invalid as error:
-            raise CommandError(str(error)) from None
+        self.config: Config = read_config({})
         self.options = options
         self.failed = False
         self._known: Sequence[Quota] | None = None
@@ -253,6 +251,8 @@ def _answered(ask: Callable[[], Any], counter: _Counter | None, model_id: str = 
             "Unable to locate credentials. You can configure credentials by running `aws configure`"
             " (or `aws login`), or choose some with --profile"
         ) from None
+    except Invalid:
+        raise
     except (BotoCoreError, ValueError) as error:
         raise CommandError(str(error)) from None
 
@@ -287,6 +287,13 @@ def _whole(text: str) -> int:
     if not (number.isascii() and number.isdecimal()) or len(number) > 18:
         raise argparse.ArgumentTypeError(f"expected a whole number of tokens, got {text!r}")
     return int(number)
+
+
+def _base_url(text: str) -> str:
+    try:
+        return base_url(text)
+    except Invalid as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _quota(text: str) -> int | str:
@@ -335,5 +342,5 @@ def _parser() -> argparse.ArgumentParser:
     add("--region", help="AWS Region")
     add("--profile", help="profile of the AWS configuration")
     add("--endpoint-url", metavar="URL", help="endpoint of bedrock-runtime")
-    add("--mantle-endpoint-url", metavar="URL", help="endpoint of bedrock-mantle")
+    add("--mantle-endpoint-url", type=_base_url, metavar="URL", help="endpoint of bedrock-mantle")
     return parser

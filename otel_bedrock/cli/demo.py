@@ -181,7 +181,7 @@ def _chat(console: Console, fake: FakeBedrock, receiver: Receiver) -> None:
                 console.print(
                     textwrap.fill(
                         line.rstrip(),
-                        width=console.width,
+                        width=max(20, console.width),
                         initial_indent="  ",
                         subsequent_indent="    ",
                     )

@@ -7,8 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
-from otel_bedrock.cli.commands import COMMANDS, EXTRAS, CommandError, run_named
+from otel_bedrock.cli.commands import COMMANDS, EXTRAS, MISUSED, CommandError, run_named
+from otel_bedrock.config import Invalid
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
 NAME_WIDTH = max(len(command.name) for command in COMMANDS)
@@ -34,6 +36,7 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code and never raises for what users do."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _open_streams()
     try:
         code = _run(arguments)
         sys.stdout.flush()  # here, where a closed pipe is still ours to be quiet about
@@ -47,6 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except CommandError as error:
         return _fail(arguments, str(error))
+    except Invalid as error:
+        return _fail(arguments, str(error), MISUSED)
+    except OSError as error:  # a disk that is full, a file that may not be read
+        _abandon_stdout()
+        why = error.strerror or str(error)
+        return _fail(arguments, why if error.filename is None else f"{error.filename}: {why}")
     except ModuleNotFoundError as error:
         missing = _explain(error)
         if missing is None:
@@ -90,12 +99,25 @@ def _explain(error: ModuleNotFoundError) -> str | None:
     return f"{name} is not installed: pip install 'otel-bedrock[{EXTRAS[name]}]'"
 
 
-def _fail(arguments: list[str], message: str) -> int:
-    print(f"otel-bedrock {arguments[0]}: {message}", file=sys.stderr)
-    return FAILED
+def _fail(arguments: list[str], message: str, code: int = FAILED) -> int:
+    print(f"{' '.join(['otel-bedrock', *arguments[:1]])}: {message}", file=sys.stderr)
+    return code
+
+
+def _open_streams() -> None:
+    # Python has None where a stream was closed before it began (`>&-`), as daemons do: what is
+    # said there goes nowhere, and nothing is read.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - it stays open
+            setattr(sys, name, nowhere)
 
 
 def _abandon_stdout() -> None:
-    # Nobody reads on. Without this the interpreter's own flush at exit complains a second time.
+    # Nobody reads on, or nothing fits. Without this the interpreter's own flush at exit complains
+    # a second time; what can still be written is.
     with suppress(OSError, ValueError):  # where stdout is closed, or is no file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

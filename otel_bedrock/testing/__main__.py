@@ -121,8 +121,15 @@ def serve(argv: Sequence[str], prog: str = "otel-bedrock fake") -> int:
         )
         return 1
     with bedrock:
-        if options.invocation_log is not None:
-            bedrock.log_to(options.invocation_log)
+        try:
+            if options.invocation_log is not None:
+                bedrock.log_to(options.invocation_log)
+        except OSError as error:
+            print(
+                f"{prog}: --invocation-log: {options.invocation_log}: {error.strerror}",
+                file=sys.stderr,
+            )
+            return 1
         if options.quiet:
             print(bedrock.url, flush=True)
         else:
