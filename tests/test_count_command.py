@@ -196,9 +196,29 @@ def test_what_nobody_knows_is_unknown_and_never_zero(bedrock, prices, count):
 def test_without_a_price_source_there_is_no_cost(bedrock, count, monkeypatch):
     monkeypatch.setitem(sys.modules, "genai_prices", None)
     monkeypatch.setitem(sys.modules, "genai_prices.data_snapshot", None)
+    why = "genai-prices is not installed: pip install 'otel-bedrock[cost]'"
+    if sys.version_info < (3, 11):
+        why = "genai-prices needs Python 3.11"
     code, out, _ = count("--model", SONNET, given="Hello")
     assert code == 0
-    assert "see --prices" in out
+    assert f"cost     unknown  {why}" in out
+    _, out, _ = count("--model", SONNET, "--compare", HAIKU, given="Hello")
+    assert f"Cost: {why}" in " ".join(out.split())
+    _, _, err = count("--model", SONNET, "--prices", "genai-prices", given="Hello")
+    assert err.startswith(f"otel-bedrock count: --prices: {why}")
+
+
+def test_what_is_piped_has_no_blanks_at_the_end_of_its_lines(bedrock, prices, count, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    for more in ([], ["--compare", OPUS, "--compare", NOVA], ["--trim", "1"]):
+        _, out, _ = count("--model", SONNET, *more, given=json.dumps(HELLO))
+        assert [line for line in out.splitlines() if line != line.rstrip()] == []
+
+
+def test_a_wrong_price_source_is_named_as_it_was_given(bedrock, count, monkeypatch):
+    monkeypatch.setenv("OTEL_BEDROCK_PRICES", "nowhere.json")
+    _, _, err = count("--model", SONNET, given="Hello")
+    assert err.startswith("otel-bedrock count: OTEL_BEDROCK_PRICES: 'nowhere.json' cannot be read")
 
 
 def test_the_quota_is_what_the_call_reserves(bedrock, count):

@@ -82,7 +82,7 @@ def run(argv: Sequence[str]) -> int:
     trimmed = None
     if options.trim is not None and rows[0].count is not None:
         trimmed = counter.trim(model, prompt, options.trim, rows[0].count.input_tokens)
-    _print(options, prompt, rows, trimmed, priced=counter.prices is not None)
+    _print(options, prompt, rows, trimmed, unpriced=counter.unpriced)
     if trimmed is not None and not trimmed.fits:
         return TOO_LONG
     if any(row.count is not None for row in rows):
@@ -96,7 +96,7 @@ def _print(
     rows: Sequence[Estimate],
     trimmed: Trimmed | None,
     *,
-    priced: bool,
+    unpriced: str | None,
 ) -> None:
     from otel_bedrock.cli import count_render
 
@@ -111,11 +111,11 @@ def _print(
         return
     if len(rows) == 1:
         if rows[0].count is not None:
-            count_render.show_one(rows[0], prompt, priced=priced)
+            count_render.show_one(rows[0], prompt, unpriced=unpriced)
         else:
             print(f"otel-bedrock count: {rows[0].problem}", file=sys.stderr)
     else:
-        count_render.show_table(rows, prompt)
+        count_render.show_table(rows, prompt, unpriced=unpriced)
     if trimmed is not None:
         count_render.show_trim(trimmed, prompt, options.trim)
 
@@ -128,7 +128,7 @@ class _Counter:
         self.options = options
         self.failed = False
         self._known: Sequence[Quota] | None = None
-        self.prices = _open(options.prices, self.config)
+        self.prices, self.unpriced = _open(options.prices, self.config)
         self.client = _answered(lambda: _make_client(options), None)
 
     def row(self, model_id: str, prompt: Prompt) -> Estimate:
@@ -267,19 +267,17 @@ def _make_client(options: argparse.Namespace) -> Any:
     return make("bedrock-runtime", endpoint_url=options.endpoint_url)
 
 
-def _open(given: str | None, config: Config) -> Prices | None:
-    """Open the price source: what was asked for, else what is there."""
+def _open(given: str | None, config: Config) -> tuple[Prices | None, str | None]:
+    """Open the price source: what was asked for, else what is there; or say why there is none."""
     source = given or config.prices
     try:
-        return open_prices(source or GENAI_PRICES)
-    except ImportError as error:
+        return open_prices(source or GENAI_PRICES), None
+    except (ImportError, ValueError) as error:
+        why = str(error).removeprefix("prices: ")
         if source:
-            raise CommandError(str(error)) from None
-        return None
-    except ValueError as error:
-        if source:
-            raise CommandError(f"--prices: {error}") from None
-        return None
+            name = "--prices" if given else "OTEL_BEDROCK_PRICES"
+            raise CommandError(f"{name}: {why}") from None
+        return None, why
 
 
 def _whole(text: str) -> int:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from otel_bedrock.cli.estimate import UNKNOWN, Estimate, money, share, tokens
 from otel_bedrock.cli.prompt import TITLES, Prompt
-from otel_bedrock.cli.render import make_console
+from otel_bedrock.cli.render import make_console, show
 from otel_bedrock.trimming import Trimmed
 
 # Messages that go are listed up to these; the others are said to be there.
@@ -18,20 +18,18 @@ _LISTED = 12
 _EXCERPT = 48
 
 
-def show_one(row: Estimate, prompt: Prompt, *, priced: bool) -> None:
-    """Print the lines of one model."""
+def show_one(row: Estimate, prompt: Prompt, *, unpriced: str | None) -> None:
+    """Print the lines of one model; `unpriced` says why there is no price source."""
     console = make_console()
     count = row.count
     assert count is not None
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column()
 
     def line(label: str, value: str, more: str = "", style: str = "") -> None:
-        text = Text(value, style="dim" if value == UNKNOWN else style)
+        text = Text.assemble((f"{label:9}", "dim"), (value, "dim" if value == UNKNOWN else style))
         if more:
-            text.append(f"  {more}", style="not bold dim")
-        grid.add_row(label, text)
+            text.append(f"  {more}", style="dim")
+        # Whole, for who searches it, or copies a command out of it.
+        console.print(text, soft_wrap=True)
 
     line("model", row.model)
     line("counted", f"as {count.counted_as}, by {count.endpoint}")
@@ -43,8 +41,7 @@ def show_one(row: Estimate, prompt: Prompt, *, priced: bool) -> None:
         line("context", share(row.share), f"of {tokens(row.window)} tokens", "red" if full else "")
     cost = row.cost
     if cost is None:
-        source = "for this model and this call" if priced else "source: see --prices"
-        line("cost", UNKNOWN, f"no price {source}")
+        line("cost", UNKNOWN, unpriced or "no price for this model and this call")
     else:
         dated = f", {cost.date}" if cost.date else ""
         line("cost", money(cost), f"before output ({cost.source}{dated})")
@@ -60,7 +57,6 @@ def show_one(row: Estimate, prompt: Prompt, *, priced: bool) -> None:
             f"of {tokens(row.limit)} tokens a minute: {tokens(row.reserved)} are reserved",
             "red" if over else "",
         )
-    console.print(grid)
 
 
 def _origin(row: Estimate, prompt: Prompt) -> str:
@@ -70,7 +66,7 @@ def _origin(row: Estimate, prompt: Prompt) -> str:
     return f"about: {origin}, a tool's JSON result counted as text"
 
 
-def show_table(rows: Sequence[Estimate], prompt: Prompt) -> None:
+def show_table(rows: Sequence[Estimate], prompt: Prompt, *, unpriced: str | None) -> None:
     """Print several models side by side, cheapest input marked."""
     console = make_console()
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -96,15 +92,17 @@ def show_table(rows: Sequence[Estimate], prompt: Prompt) -> None:
             _cell(money(row.most)),
             *([_cell(share(row.quota_share))] if limited else ()),
         )
-    console.print(table)
+    show(console, table)
     console.print()
     sources = sorted({f"{row.cost.source}, {row.cost.date}" for row in rows if row.cost})
     said = f"Counted from {TITLES[prompt.form]}."
     if sources:
         said += f" Cost: input alone, then with the most output; prices of {'; '.join(sources)}."
-    console.print(Text(said, style="dim"))
+    if unpriced:
+        said += f" Cost: {unpriced}."
+    show(console, Text(said, style="dim"))
     for note in notes:
-        console.print(Text(note, style="yellow"))
+        show(console, Text(note, style="yellow"))
 
 
 def _cell(text: str, style: str = "") -> Text:
@@ -128,7 +126,7 @@ def show_trim(trimmed: Trimmed, prompt: Prompt, limit: int) -> None:
         style = "bold"
     elif trimmed.dropped == 0:
         title = f"It does not fit {tokens(limit)} tokens, and there is no message that can go."
-        console.print(Text(title, style="bold red"))
+        show(console, Text(title, style="bold red"))
         return
     else:
         title = (
@@ -137,7 +135,7 @@ def show_trim(trimmed: Trimmed, prompt: Prompt, limit: int) -> None:
             f" {tokens(trimmed.input_tokens)} ({times})."
         )
         style = "bold red"
-    console.print(Text(title, style=style))
+    show(console, Text(title, style=style))
     if not trimmed.fits:
         return
     for index, message in enumerate(prompt.messages[: trimmed.dropped]):
@@ -145,13 +143,14 @@ def show_trim(trimmed: Trimmed, prompt: Prompt, limit: int) -> None:
             console.print(Text(f"  … and {trimmed.dropped - _LISTED} more", style="dim"))
             break
         console.print(
-            Text(f"  {index:>3}  {message.get('role', ''):<9}  {_excerpt(message)}"),
+            Text(f"  {index:>3}  {message.get('role', ''):<9}  {_excerpt(message)}".rstrip()),
             no_wrap=True,
             overflow="ellipsis",
         )
-    console.print(
+    show(
+        console,
         f"The other {total - trimmed.dropped} have {tokens(trimmed.input_tokens)} tokens;"
-        f" all have {tokens(trimmed.before)}."
+        f" all have {tokens(trimmed.before)}.",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -28,6 +28,17 @@ KINDS = (
 def make_console(*, stderr: bool = False) -> Console:
     """NO_COLOR, TERM=dumb and COLUMNS are rich's to obey; without a terminal it has 80 columns."""
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def show(console: Console, what: RenderableType) -> None:
+    """Print it; into a file or a pipe without the blanks with which rich fills up lines."""
+    if console.is_terminal:
+        console.print(what)
+        return
+    with console.capture() as drawn:
+        console.print(what)
+    lines = "\n".join(line.rstrip() for line in drawn.get().splitlines())
+    console.print(lines, soft_wrap=True)
 
 
 def trace_trees(spans: Sequence[ReceivedSpan]) -> list[Tree]:
