@@ -1382,6 +1382,26 @@ def test_the_command_says_when_it_cannot_listen(bedrock: FakeBedrock) -> None:
     assert "cannot listen on 127.0.0.1" in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--port", "80000"], 2, "argument --port: expected a port from 0 to 65535, got '80000'"),
+        (["--port", "-1"], 2, "argument --port: expected a port from 0 to 65535, got '-1'"),
+        (["--host", "a..b"], 1, "--host takes an IPv4 address of this machine"),
+        (["--host", "192.0.2.1"], 1, "--host takes an IPv4 address of this machine"),
+    ],
+)
+def test_the_command_says_what_is_wrong_with_its_address(
+    arguments: list[str], code: int, says: str
+) -> None:
+    with run_module(*arguments) as process:
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert says in err
+    assert ".." not in err.replace("a..b", "")
+    assert "Traceback" not in err
+
+
 def test_the_command_says_where_it_cannot_log(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with run_module("--invocation-log", str(tmp_path / "file")) as process:

@@ -126,6 +126,28 @@ def test_arrows_point_downward():
             assert target not in SIDE_DOORS or not imported.startswith("otel_bedrock.")
 
 
+def test_contributing_names_every_module_in_its_layer():
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    titles = ("words", "reading", "telling", "joining", "side doors")
+    for title, layer in zip(titles, (*LAYERS, SIDE_DOORS), strict=True):
+        (row,) = re.findall(rf"^\| {title} \| (.*?) \|", text, re.MULTILINE)
+        named = set(re.findall(r"`([\w.]+)/?`", row))
+        # `content/` stands in two layers.
+        assert {name for name in named if not name.startswith("content")} == {
+            name for name in layer if not name.startswith(("content", "__"))
+        }
+
+
+def test_commands_of_the_documents_are_there():
+    """`make` targets, and Python where `make` puts it."""
+    root = PACKAGE.parent
+    targets = re.findall(r"^([a-z0-9-]+):", (root / "Makefile").read_text(), re.MULTILINE)
+    for name in ("CONTRIBUTING.md", "README.md", "pyproject.toml", "tests/README.md"):
+        text = (root / name).read_text()
+        assert set(re.findall(r"(?:^|`)make ([a-z0-9-]+)", text, re.MULTILINE)) <= set(targets)
+        assert not re.search(r"(?<!bin/)python -m pytest", text), name
+
+
 def test_reading_knows_neither_opentelemetry_nor_botocore():
     for name in PURE & set(_modules()):
         for imported in _imports(_modules()[name]):

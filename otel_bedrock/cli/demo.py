@@ -20,11 +20,12 @@ from pathlib import Path
 import boto3
 from rich.console import Console
 
+from otel_bedrock.cli.arguments import port_number
 from otel_bedrock.cli.bill import as_json, compare, tokens_billed, total
 from otel_bedrock.cli.commands import CommandError
 from otel_bedrock.cli.render import make_console, tokens_table, trace_trees
 from otel_bedrock.cli.tokens import ModelTokens, tokens_by_model
-from otel_bedrock.cli.top import listening, port_number, watch
+from otel_bedrock.cli.top import listening, watch
 from otel_bedrock.receiver import Receiver
 from otel_bedrock.testing import FakeBedrock
 

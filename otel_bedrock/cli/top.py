@@ -11,6 +11,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from otel_bedrock.cli.arguments import port_number
 from otel_bedrock.cli.commands import CommandError
 from otel_bedrock.cli.render import make_console, tokens_table
 from otel_bedrock.cli.tokens import since, tokens_by_model
@@ -49,13 +50,6 @@ def run(argv: Sequence[str]) -> int:
     with listening(options.port) as receiver:
         watch(receiver, make_console(), interval=options.interval, once=options.once)
     return 0
-
-
-def port_number(text: str) -> int:
-    """Read a port, for argparse."""
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {text!r}")
-    return int(text)
 
 
 def _seconds(text: str) -> float:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import signal
 import sys
 from collections.abc import Sequence
 from threading import Event
 
+from otel_bedrock.cli.arguments import port_number
 from otel_bedrock.testing.server import FakeBedrock
 
 _MODEL = "anthropic.claude-sonnet-4-20250514-v1:0"
@@ -68,7 +70,11 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--port", type=int, default=0, metavar="N", help="port to listen on (default: a free one)"
+        "--port",
+        type=port_number,
+        default=0,
+        metavar="N",
+        help="port to listen on (default: a free one)",
     )
     parser.add_argument(
         "--host",
@@ -101,6 +107,16 @@ def _print_bill(bedrock: FakeBedrock) -> None:
         )
 
 
+# What a port alone is to blame for: it is taken, or only root's.
+_OF_THE_PORT = (errno.EADDRINUSE, errno.EACCES)
+
+
+def _advice(error: OSError | UnicodeError) -> str:
+    if getattr(error, "errno", None) in _OF_THE_PORT:
+        return "Leave --port away to get a free one."
+    return "--host takes an IPv4 address of this machine, such as 127.0.0.1."
+
+
 def serve(argv: Sequence[str], prog: str = "otel-bedrock fake") -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code."""
     options = _parser(prog).parse_args(argv)
@@ -113,10 +129,10 @@ def serve(argv: Sequence[str], prog: str = "otel-bedrock fake") -> int:
         signal.signal(number, lambda *_: stopped.set())
     try:
         bedrock.start()
-    except (OSError, OverflowError) as error:
+    except (OSError, UnicodeError) as error:
+        why = (getattr(error, "strerror", None) or str(error)).rstrip(".")
         print(
-            f"{prog}: cannot listen on {options.host}:{options.port}: {error}. "
-            "Leave --port away to get a free one.",
+            f"{prog}: cannot listen on {options.host}:{options.port}: {why}. {_advice(error)}",
             file=sys.stderr,
         )
         return 1
