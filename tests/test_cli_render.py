@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console, RenderableType
 
+from otel_bedrock.cli import top
 from otel_bedrock.cli.render import make_console, tokens_table, trace_trees
 from otel_bedrock.cli.tokens import ModelTokens, add_up, since, tokens_by_model
 from otel_bedrock.received import Attributes, ReceivedPoint, ReceivedSpan, Temporality
@@ -66,10 +68,10 @@ def span(span_id: str, parent_id: str | None = None, **changes: object) -> Recei
     return replace(plain, **changes)  # type: ignore[arg-type]  # whatever the test says
 
 
-def drawn(*what: RenderableType, color: bool = False) -> str:
+def drawn(*what: RenderableType, color: bool = False, width: int = 80) -> str:
     console = Console(
         file=io.StringIO(),
-        width=80,
+        width=width,
         force_terminal=color,
         color_system="standard" if color else None,
     )
@@ -160,9 +162,14 @@ def test_what_was_gained_since(history: list[ReceivedPoint], gained: int) -> Non
 def test_the_table_shows_kinds_that_add_up_with_rates() -> None:
     row = ModelTokens(SONNET, input=10_000, cache_read=7_500, cache_write=1_500, output=500)
     other = ModelTokens("amazon.titan-embed-text-v2:0", input=20)
-    lines = drawn(tokens_table([row, other], [row], 10)).splitlines()
+    lines = drawn(tokens_table([other, row], [row], 10)).splitlines()
     cells = [line.rsplit(maxsplit=3) for line in lines[1:]]
     assert [(cell[0].strip(), *cell[1:]) for cell in cells] == [
+        ("all models", "10,520", "1,050.0", "63,000"),
+        ("input, uncached", "1,020", "100.0", "6,000"),
+        ("cache read (75% of input)", "7,500", "750.0", "45,000"),
+        ("cache write", "1,500", "150.0", "9,000"),
+        ("output", "500", "50.0", "3,000"),
         (SONNET, "10,500", "1,050.0", "63,000"),
         ("input, uncached", "1,000", "100.0", "6,000"),
         ("cache read (75% of input)", "7,500", "750.0", "45,000"),
@@ -170,13 +177,78 @@ def test_the_table_shows_kinds_that_add_up_with_rates() -> None:
         ("output", "500", "50.0", "3,000"),
         ("amazon.titan-embed-text-v2:0", "20", "0.0", "0"),
         ("input, uncached", "20", "0.0", "0"),
-        ("all models", "10,520", "1,050.0", "63,000"),
-        ("input, uncached", "1,020", "100.0", "6,000"),
-        ("cache read (75% of input)", "7,500", "750.0", "45,000"),
-        ("cache write", "1,500", "150.0", "9,000"),
-        ("output", "500", "50.0", "3,000"),
     ]
     assert max(map(len, lines)) <= 80
+
+
+SEVEN = [
+    ModelTokens(f"us.amazon.nova-{size}-v1:0", input=size, cache_read=0, output=0)
+    for size in range(1, 8)
+]
+
+
+@pytest.mark.parametrize(
+    ("height", "shown"),
+    [
+        (40, 33),  # all of it
+        (33, 33),
+        (32, 12),  # the sum with its kinds, models without theirs
+        (12, 12),
+        (11, 11),
+        (8, 8),
+        (4, 4),
+        (3, 3),
+    ],
+)
+def test_what_does_not_fit_goes_from_the_end_and_the_sum_stays(height: int, shown: int) -> None:
+    table = tokens_table(SEVEN, [], 10, height=height)
+    lines = drawn(table, width=80).splitlines()
+    names = [line.split("  ")[0] for line in lines[1:] if not line.startswith("  ")]
+    models = [name for name in names if name.startswith("us.")]
+    assert len(lines) <= height
+    assert names[0] == "all models"
+    # Who used most is there, and how many are not.
+    assert models == [row.model for row in reversed(SEVEN)][: len(models)]
+    more = 7 - len(models)
+    assert (names[-1] == f"… and {more} more models") == (more > 0)
+    assert len(lines) == shown
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (80, "tokens tokens/s tokens/min"),
+        (64, "tokens tokens/min"),
+        (44, "tokens tokens/min"),
+        (36, "tokens"),
+        (30, "tokens"),
+    ],
+)
+def test_columns_go_before_names_are_broken(width: int, columns: str) -> None:
+    row = ModelTokens(SONNET, input=10_000, cache_read=7_500, cache_write=1_500, output=500)
+    lines = drawn(tokens_table([row], [row], 10, width=width), width=width).splitlines()
+    assert lines[0].split() == ["model", "and", "kind", *columns.split()]
+    assert max(map(len, lines)) <= width
+    whole = width >= len(SONNET) + len("  10,500")
+    assert lines[1].startswith(SONNET if whole else SONNET[:20])
+    short = tokens_table([row], [row], 10, width=width, height=2)
+    assert drawn(short, width=width).splitlines()[1].split()[1] == "10,500"
+
+
+def test_the_picture_of_top_fits_its_terminal() -> None:
+    receiver = SimpleNamespace(
+        latest=lambda: [point("input_tokens", 5, model=f"m{number}") for number in range(9)],
+        points=[],
+        bad_requests=2,
+        dropped_spans=1,
+        dropped_series=0,
+    )
+    console = Console(file=io.StringIO(), width=30, height=10, force_terminal=True)
+    picture = top._picture(receiver, 0, console, console.height)  # type: ignore[arg-type]
+    lines = drawn(picture, width=30).splitlines()
+    assert len(lines) == 10
+    assert lines[1].split() == ["all", "models", "45"]
+    assert lines[-1].endswith("dropped")
 
 
 def test_one_model_has_no_sum_and_no_time_no_rate() -> None:

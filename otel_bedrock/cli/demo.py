@@ -234,7 +234,7 @@ def _show(
     for tree in trace_trees(receiver.spans):
         console.print(tree)
     console.print("\nWhat left it over OTLP: the tokens", style="bold")
-    console.print(tokens_table(counted, counted, seconds))
+    console.print(tokens_table(counted, counted, seconds, width=console.width))
     console.print(
         "\nInput tokens are uncached, read from the cache, or written to it: the indented rows"
         f" add up. Rates are over the {seconds:.2f} s of the conversation.\n",

@@ -95,26 +95,35 @@ def watch(
             while True:
                 time.sleep(interval)
                 console.print(
-                    Text(time.strftime("\n%H:%M:%S")), _picture(receiver, began), sep="\n"
+                    Text(time.strftime("\n%H:%M:%S")), _picture(receiver, began, console), sep="\n"
                 )
                 if once:
                     return
         with Live(console=console, auto_refresh=False) as live:
             while True:
-                live.update(_picture(receiver, began), refresh=True)
+                live.update(_picture(receiver, began, console, console.height), refresh=True)
                 time.sleep(interval)
     except KeyboardInterrupt:
         return
 
 
-def _picture(receiver: Receiver, began: float) -> Group:
+def _picture(
+    receiver: Receiver, began: float, console: Console, height: int | None = None
+) -> Group:
+    """Draw what there is now, in at most `height` lines."""
     now = time.time()
     seconds = min(WINDOW, now - began)
     rows = tokens_by_model(receiver.latest())
     recent = tokens_by_model(since(receiver.points, int((now - seconds) * 1e9)))
+    width = console.width
+    state = Text(_state(receiver, seconds), style="dim")
+    if height is not None:
+        height -= len(state.wrap(console, width))
     return Group(
-        tokens_table(rows, recent, seconds) if rows else Text("No tokens yet."),
-        Text(_state(receiver, seconds), style="dim"),
+        tokens_table(rows, recent, seconds, width=width, height=height)
+        if rows
+        else Text("No tokens yet."),
+        state,
     )
 
 
