@@ -8,10 +8,12 @@ import multiprocessing
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -228,6 +230,33 @@ def test_a_file_that_grows_is_read_on(tmp_path, receiver):
     assert tokens(receiver) == expected(records)
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_file_that_is_replaced_by_a_longer_one_is_read_from_its_start(
+    wrapped, tmp_path, receiver
+):
+    path = tmp_path / "logs/a.jsonl"
+    records = [make(number) for number in range(100, 115)]
+    for some in (records[:5], records[5:]):
+        write(
+            path, [{"events": [{"message": json.dumps(one)} for one in some]}] if wrapped else some
+        )
+        ingest(tmp_path / "logs", receiver.url, tmp_path / "c")
+    assert tokens(receiver) == expected(records)
+
+
+def test_a_checkpoint_of_the_first_version_is_gone_on_from(tmp_path, receiver):
+    records = [make(number) for number in range(9)]
+    write(tmp_path / "logs/a.jsonl", records[:4])
+    ingest(tmp_path / "logs", receiver.url, tmp_path / "c")
+    with closing(sqlite3.connect(tmp_path / "c")) as db:
+        db.execute("ALTER TABLE places DROP COLUMN fingerprint")
+        db.execute("PRAGMA user_version = 1")
+    write(tmp_path / "logs/a.jsonl", records)
+    tally = ingest(tmp_path / "logs", receiver.url, tmp_path / "c")
+    assert (tally.records, tally.duplicates) == (5, 0)
+    assert tokens(receiver) == expected(records)
+
+
 def test_what_is_left_out_for_its_time_is_there_for_a_later_run(tmp_path, receiver):
     records = [make(number) for number in range(10)]
     write(tmp_path / "logs/a.jsonl", records)
@@ -319,7 +348,7 @@ def test_what_a_checkpoint_has_to_do(kind, tmp_path):
     store = make_store()
     state = (store.state.instance, store.state.created_ns)
     assert store.place("a") is None
-    first = Place("a", "m1", 10, Position(5, 2, 3), False)
+    first = Place("a", "m1", 10, Position(5, 2, 3), False, "f")
     row = Row("tokens", '{"model": "x"}', "1")
     store.commit(Batch(first, [b"1" * 16, b"2" * 16], [row]))
     assert store.place("a") == first

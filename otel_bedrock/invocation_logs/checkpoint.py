@@ -26,13 +26,17 @@ WINDOW = 7 * 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """How far one object was read; `done` says that all of it was, as it was when it had `mark`."""
+    """How far one object was read; `done` says that all of it was, as it was when it had `mark`.
+
+    `fingerprint` is that of its first `size` bytes; None where nobody took one.
+    """
 
     name: str
     mark: str | None
     size: int | None
     position: Position
     done: bool
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +95,16 @@ CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WIT
 CREATE TABLE IF NOT EXISTS places (
   number INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, mark TEXT, size INTEGER,
   offset INTEGER NOT NULL, skip INTEGER NOT NULL, line INTEGER NOT NULL,
-  done INTEGER NOT NULL, at REAL NOT NULL);
+  done INTEGER NOT NULL, at REAL NOT NULL, fingerprint TEXT);
 CREATE TABLE IF NOT EXISTS ids (id BLOB PRIMARY KEY, place INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS ids_of_place ON ids (place);
 CREATE TABLE IF NOT EXISTS totals (
   metric TEXT NOT NULL, attributes TEXT NOT NULL, value TEXT NOT NULL,
   PRIMARY KEY (metric, attributes)) WITHOUT ROWID;
 """
-_VERSION = 1
+_VERSION = 2
+# What turns a checkpoint of a version into one of the next.
+_UPGRADES = {1: "ALTER TABLE places ADD COLUMN fingerprint TEXT"}
 _MOST_VARIABLES = 500
 
 
@@ -138,6 +144,9 @@ class SQLiteCheckpoint:
                 f" one knows {_VERSION}): upgrade, or choose another --checkpoint"
             )
         db.execute("BEGIN IMMEDIATE")
+        # A new file has version 0, and the schema as it is.
+        for older in range(version or _VERSION, _VERSION):
+            db.execute(_UPGRADES[older])
         for statement in _SCHEMA.split(";"):
             db.execute(statement)
         new = State()
@@ -150,12 +159,13 @@ class SQLiteCheckpoint:
 
     def place(self, name: str) -> Place | None:
         row = self._db.execute(
-            "SELECT mark, size, offset, skip, line, done FROM places WHERE name = ?", (name,)
+            "SELECT mark, size, offset, skip, line, done, fingerprint FROM places WHERE name = ?",
+            (name,),
         ).fetchone()
         if row is None:
             return None
-        mark, size, offset, skip, line, done = row
-        return Place(name, mark, size, Position(offset, skip, line), bool(done))
+        mark, size, offset, skip, line, done, fingerprint = row
+        return Place(name, mark, size, Position(offset, skip, line), bool(done), fingerprint)
 
     def seen(self, ids: Sequence[bytes]) -> set[bytes]:
         found: set[bytes] = set()
@@ -176,12 +186,20 @@ class SQLiteCheckpoint:
         try:
             db.execute("BEGIN IMMEDIATE")
             db.execute(
-                "INSERT INTO places (name, mark, size, offset, skip, line, done, at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
+                "INSERT INTO places (name, mark, size, offset, skip, line, done, fingerprint, at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
                 " mark = excluded.mark, size = excluded.size, offset = excluded.offset,"
                 " skip = excluded.skip, line = excluded.line, done = excluded.done,"
-                " at = excluded.at",
-                (place.name, place.mark, place.size, *place.position, place.done, time.time()),
+                " fingerprint = excluded.fingerprint, at = excluded.at",
+                (
+                    place.name,
+                    place.mark,
+                    place.size,
+                    *place.position,
+                    place.done,
+                    place.fingerprint,
+                    time.time(),
+                ),
             )
             (number,) = db.execute(
                 "SELECT number FROM places WHERE name = ?", (place.name,)

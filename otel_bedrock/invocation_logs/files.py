@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ SUFFIXES = frozenset((".json", ".jsonl", ".ndjson", ".log", ".txt", ".gz", ".out
 _CHUNK = 1 << 18
 _MAGIC = b"\x1f\x8b"
 _LARGEST_BODY = 64 * 1024 * 1024
+# As much of a file's beginning, and of its end, as tells it from another.
+_SAMPLE = 4096
 
 
 class Files:
@@ -91,7 +94,24 @@ def _log_of(path: Path, hour: datetime | None = None) -> LogObject:
         grows=plain,
         seekable=plain,
         modified=datetime.fromtimestamp(stat.st_mtime, timezone.utc),
+        fingerprint=partial(_fingerprint, path),
     )
+
+
+def _fingerprint(path: Path, size: int) -> str | None:
+    """Return what tells the first `size` bytes of a file from those of another.
+
+    It is made of their two ends, for a file is not to be read twice.
+    """
+    sample = min(size, _SAMPLE)
+    try:
+        with path.open("rb") as file:
+            ends = file.read(sample)
+            file.seek(size - sample)
+            ends += file.read(sample)
+    except OSError:
+        return None
+    return hashlib.blake2b(ends, digest_size=16).hexdigest() if len(ends) == 2 * sample else None
 
 
 def _read(path: Path, offset: int) -> Iterator[bytes]:

@@ -20,7 +20,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -173,6 +173,9 @@ class Ingest:
                 return
             if place.mark == log.mark or _is_longer(log, place):
                 start = place.position
+        # Taken before anything is read: what is replaced meanwhile differs, and is read again.
+        known = log.fingerprint(log.size) if log.fingerprint and log.size is not None else None
+        place = Place(log.name, log.mark, log.size, start, done=False, fingerprint=known)
         self._watcher.began(log)
         self.tally.objects += 1
         reading = Reading(log, start)
@@ -187,7 +190,8 @@ class Ingest:
             else:
                 waiting.append(found)
             if len(waiting) >= self._plan.batch:
-                self._write(log, waiting, Position() if outside else reading.position, done=False)
+                position = Position() if outside else reading.position
+                self._write(log, waiting, replace(place, position=position))
                 waiting = []
                 if self._watcher.stopping():
                     return
@@ -196,15 +200,14 @@ class Ingest:
         self.tally.bytes += reading.seen - start.offset
         # What was left out for its time may be asked for by a later run.
         done = log.mark is not None and not outside and not reading.failed
-        self._write(log, waiting, Position() if outside else reading.position, done=done)
+        position = Position() if outside else reading.position
+        self._write(log, waiting, replace(place, position=position, done=done))
 
     def _skip(self, what: Skipped) -> None:
         self.tally.skipped += 1
         self._watcher.skipped(what)
 
-    def _write(
-        self, log: LogObject, records: list[Record], position: Position, *, done: bool
-    ) -> None:
+    def _write(self, log: LogObject, records: list[Record], place: Place) -> None:
         """Tell records, send their spans, and commit them with the place."""
         keys = [_key(record) for record in records]
         known = self._checkpoint.seen(keys) if keys else set()
@@ -222,7 +225,6 @@ class Ingest:
         spans = self._teller.take_spans()
         if spans:
             self._outlet.send_spans(spans)
-        place = Place(log.name, log.mark, log.size, position, done)
         self._checkpoint.commit(Batch(place, fresh, self._totals.take_changed()))
         self._watcher.moved(self.tally)
         self._export_in_time()
@@ -263,7 +265,12 @@ class Ingest:
 
 
 def _is_longer(log: LogObject, place: Place) -> bool:
-    return log.grows and None not in (log.size, place.size) and log.size > place.size  # type: ignore[operator]  # neither is None
+    """Say whether an object begins with what it was when it was read, and has more."""
+    if not log.grows or log.size is None or place.size is None or log.size <= place.size:
+        return False
+    # A place that an older version left has no fingerprint: there the size has to do.
+    known, find = place.fingerprint, log.fingerprint
+    return known is None or find is None or find(place.size) == known
 
 
 def _key(record: Record) -> bytes:

@@ -36,7 +36,8 @@ class LogObject:
     `name` identifies it for good, `mark` its present content: an object of the same name and
     mark is read once. `mark` is None while nobody can say that it is complete. `grows` says that
     more may be appended, behind what was read before. `open` gives its bytes from an offset of
-    the plain content on where it is not compressed; else from the start.
+    the plain content on where it is not compressed; else from the start. `fingerprint` tells its
+    first so many bytes, as they are stored, from others; None where it has not so many.
     """
 
     name: str
@@ -48,6 +49,7 @@ class LogObject:
     grows: bool = False
     seekable: bool = False
     modified: datetime | None = None
+    fingerprint: Callable[[int], str | None] | None = None
 
 
 class Source(Protocol):
