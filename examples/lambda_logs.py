@@ -40,8 +40,8 @@ class Held:
         self._outlet = outlet
         self._metrics: Any = None
 
-    def send_spans(self, spans: Sequence[Any]) -> None:
-        self._outlet.send_spans(spans)
+    def send_spans(self, spans: Sequence[Any]) -> Sequence[str]:
+        return self._outlet.send_spans(spans)
 
     def send_metrics(self, data: Any) -> None:
         self._metrics = data

@@ -189,6 +189,46 @@ def test_a_record_links_to_the_span_that_made_its_call():
     assert links == [[found], [found], []]
 
 
+ODD = {
+    "the first year": {"timestamp": "0001-01-01T00:00:00Z"},
+    "before 1970": {"timestamp": "1969-12-31T23:59:59Z"},
+    "the last year": {"timestamp": "9999-12-31T23:59:59Z"},
+    "a latency of ages": {
+        "output": {"outputTokenCount": 2, "outputBodyJson": {"metrics": {"latencyMs": 10**15}}}
+    },
+    "half a pair in the model": {"modelId": "amazon.nova-\ud800"},
+    "half a pair in the caller": {"identity": {"arn": "arn:\udc00"}},
+    "half a pair in the request": {"requestId": "r-\ud800"},
+    "half a pair in the answer": {
+        "output": {"outputTokenCount": 2, "outputBodyJson": {"stopReason": "\ud800"}}
+    },
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_record_is_in_nobodys_way(odd, tmp_path, receiver, caplog):
+    records = [make(number) for number in range(13)]
+    records[2].update(ODD[odd])
+    write(tmp_path / "logs/a.jsonl", records[:3])
+    write(tmp_path / "logs/b.jsonl", records[3:])
+    tally = ingest(tmp_path / "logs", receiver.url, tmp_path / "c")
+    assert (tally.records, tally.skipped, len(receiver.spans)) == (13, 0, 13)
+    assert tokens(receiver) == expected(records)
+    assert caplog.messages == []
+
+
+def test_a_span_that_cannot_be_encoded_is_named_and_the_others_arrive(receiver):
+    teller = Teller(Config(), Totals({}), None, spans=True)
+    for number in range(3):
+        teller.tell(Record(make(number)), bytes([number]))
+    spans = teller.take_spans()
+    teller.close()
+    spans[1]._start_time = -1
+    (why,) = OtlpOutlet(receiver.url, patience=60.0).send_spans(spans)
+    assert why.startswith("the span of request r-1 cannot be encoded: ")
+    assert {span.attributes["aws.request_id"] for span in receiver.spans} == {"r-0", "r-2"}
+
+
 def test_a_second_run_adds_nothing_and_a_new_file_is_added(tmp_path, receiver):
     first = [make(number) for number in range(10)]
     write(tmp_path / "logs/a.json.gz", first, pack=True)

@@ -11,7 +11,7 @@ from recordings import VARIABLE
 
 from otel_bedrock import answer
 from otel_bedrock.call import Usage
-from otel_bedrock.invocation_logs import Record, open_source, read_logs
+from otel_bedrock.invocation_logs import Record, open_source, parsing, read_logs
 from otel_bedrock.invocation_logs.record import read_time
 from otel_bedrock.model_id import parse
 from otel_bedrock.operations import TABLE
@@ -267,6 +267,12 @@ def test_a_count_that_is_none_is_unknown_and_not_zero(count):
         ("1970-01-01T00:00:01.123456789Z", 1_123_456_000),
         ("1970-01-01T01:00:01+01:00", 10**9),
         ("1970-01-01T00:00:01", 10**9),
+        ("1970-01-01T00:00:00Z", 0),
+        ("2262-04-11T23:47:16Z", 2**63 // 10**9 * 10**9),
+        ("2262-04-11T23:47:17Z", None),
+        ("1969-12-31T23:59:59Z", None),
+        ("0001-01-01T00:00:00+05:00", None),
+        ("9999-12-31T23:59:59-05:00", None),
         ("yesterday", None),
         ("1970-13-01T00:00:01Z", None),
         (None, None),
@@ -274,3 +280,19 @@ def test_a_count_that_is_none_is_unknown_and_not_zero(count):
 )
 def test_times_are_read_to_the_digits_that_they_have(text, ns):
     assert read_time(text) == ns
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (rb'{"a": "\ud800", "b": "\ud83d\ude00"}', {"a": "?", "b": "\U0001f600"}),
+        (rb'{"\uDC00a": "\\ud800"}', {"?a": "\\ud800"}),
+        (b'{"a": "\xed\xa0\x80"}', {"a": "?"}),
+        ('{"a": "\ud55c"}'.encode(), {"a": "\ud55c"}),
+    ],
+)
+def test_half_a_surrogate_pair_is_no_text(quick, text, value, monkeypatch):
+    if not quick:
+        monkeypatch.setattr(parsing, "_quick", json.loads)
+    assert parsing.loads(text) == value

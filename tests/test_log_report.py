@@ -414,3 +414,27 @@ def test_a_file_that_may_not_be_read_is_named_and_the_others_are_read(
     assert code == 3
     assert "secret.json: Permission denied" in err
     assert sum(row["requests"] for row in json.loads(out)) == truth.calls
+
+
+@pytest.mark.parametrize("how", ["table", "csv", "json"])
+def test_odd_times_and_texts_end_no_report(how, tmp_path, capsys, parser):
+    odd = ("9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00+05:00", "1960-01-01T00:00:00Z")
+    records = [
+        {
+            "schemaType": "ModelInvocationLog",
+            "timestamp": time,
+            "requestId": f"r-{number}",
+            "operation": "Converse",
+            "modelId": "amazon.nova-\ud800",
+            "input": {"inputTokenCount": 10},
+            "output": {"outputTokenCount": 5},
+        }
+        for number, time in enumerate((*odd, "2026-10-01T10:00:00Z"))
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    code, out, err = run(capsys, tmp_path, "--format", how)
+    assert (code, err) == (0, "")
+    out.encode()
+    assert "amazon.nova-?" in out
+    assert "2026-10-01T10:00:00Z" in out
+    assert not any(time[:10] in out for time in odd)

@@ -376,6 +376,10 @@ def test_records_are_of_the_time_that_was_asked_for(tmp_path):
     until = datetime(2026, 11, 26, 10, 0, 3, tzinfo=timezone.utc)
     found = read_logs([open_source(str(tmp_path))], since, until)
     assert [each.request_id for each in found] == ["r-1", "r-2"]
+    # Bounds may lie where no record can.
+    last, first = since.replace(year=9000), since.replace(year=1900)
+    assert list(read_logs([open_source(str(tmp_path))], last)) == []
+    assert list(read_logs([open_source(str(tmp_path))], None, first)) == []
 
 
 @pytest.mark.parametrize("size", [1, 7, 1 << 16])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -13,21 +14,37 @@ try:
 except ModuleNotFoundError:
     _quick = json.loads
 
+# What may be half of a surrogate pair: escaped, and as the bytes of UTF-8.
+_ESCAPED = re.compile(rb"\\u[dD][89a-fA-F]")
+_RAW = b"\xed"
+
 
 def loads(text: bytes) -> Any:
     """Parse JSON; everything that cannot be parsed is a ValueError.
 
     What orjson refuses is given to the standard library, which takes more (`NaN`, numbers of
-    any size), so that one parser does not call corrupt what the other reads.
+    any size, half a surrogate pair, which becomes a question mark), so that one parser does not
+    call corrupt what the other reads.
     """
+    if _quick is not json.loads:
+        try:
+            return _quick(text)
+        except ValueError:
+            pass
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
     try:
-        return _quick(text)
-    except ValueError:
-        if _quick is json.loads:
-            raise
+        value = json.loads(text)
+        return _mend(value) if _RAW in text or _ESCAPED.search(text) else value
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _mend(value: Any) -> Any:
+    """Return a value without halves of surrogate pairs, which nothing can print or encode."""
+    text = json.dumps(value, ensure_ascii=False)
     try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+        text.encode()
+    except UnicodeEncodeError:
+        return json.loads(text.encode(errors="replace"))
+    return value

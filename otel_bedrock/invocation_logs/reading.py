@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 
 from otel_bedrock.invocation_logs.inflate import inflate
-from otel_bedrock.invocation_logs.record import Fetch, Record, read_time
+from otel_bedrock.invocation_logs.record import Fetch, Record, nanoseconds
 from otel_bedrock.invocation_logs.values import Corrupt, Position, Values
 from otel_bedrock.invocation_logs.wrappers import unwrap
 
@@ -146,8 +146,8 @@ def within(since: datetime | None, until: datetime | None) -> Callable[[Record],
     """
     if since is None and until is None:
         return None
-    first = read_time(since.isoformat()) if since is not None else None
-    last = read_time(until.isoformat()) if until is not None else None
+    first = nanoseconds(since) if since is not None else None
+    last = nanoseconds(until) if until is not None else None
 
     def chosen(record: Record) -> bool:
         at = record.start_ns

@@ -42,6 +42,10 @@ Fetch = Callable[[str], Any]
 _RUNTIME = "bedrock-runtime"
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _NS = 1_000_000_000
+# OTLP has times from 1970 to 2262, where what is signed ends.
+_LAST = 2**63
+# A call is over after an hour at the most: no latency is a day (ms).
+_LONGEST = 86_400_000
 _SECOND = timedelta(seconds=1)
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:[.,](\d+))?([Zz]|[+-]\d\d:\d\d)?")
 
@@ -183,6 +187,8 @@ class Record:
         mode = _text(dig(self.data, "performanceConfig.latency"))
         if mode is not None:
             found["latency_mode"] = mode
+        if found.get("server_latency_ms", 0) > _LONGEST:
+            del found["server_latency_ms"]
         found["request_id"] = self.request_id
         found["usage"] = self._usage(reports)
         # Why it was throttled stands in the error's message, which is in no record.
@@ -305,7 +311,10 @@ def _read_chunks(
 
 
 def read_time(text: str | None) -> int | None:
-    """Read an RFC 3339 time as nanoseconds since 1970; without a zone it is UTC."""
+    """Read an RFC 3339 time as nanoseconds since 1970; without a zone it is UTC.
+
+    None where it is none, or lies before 1970 or after 2262, when nobody called.
+    """
     match = None if text is None else _TIME.fullmatch(text)
     if match is None:
         return None
@@ -316,5 +325,11 @@ def read_time(text: str | None) -> int | None:
         when = datetime.fromisoformat(f"{seconds}.{(fraction or '0')[:6]:0<6}{zone}")
     except ValueError:
         return None
-    since = when - _EPOCH
+    found = nanoseconds(when)
+    return found if 0 <= found < _LAST else None
+
+
+def nanoseconds(when: datetime) -> int:
+    """Return a time as nanoseconds since 1970; without a zone it is UTC."""
+    since = (when if when.tzinfo is not None else when.replace(tzinfo=timezone.utc)) - _EPOCH
     return (since // _SECOND) * _NS + since.microseconds * 1000

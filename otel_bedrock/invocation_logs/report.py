@@ -27,6 +27,8 @@ METADATA = "metadata:"
 LIVE = "live"
 _NONE: Counts = (None,) * len(COUNTS)
 _LATEST = "~"
+# As `read_time` has it.
+_FIRST_TIME, _LAST_TIME = "1970", "2262-04-11T23:47:17Z"
 
 Key = tuple["str | None", ...]
 
@@ -292,7 +294,9 @@ def _identify(call: Any) -> str:
 
 def _plain(time: str | None) -> str | None:
     """Return a time as records have it, `2026-10-01T12:00:00Z`; None where it is none."""
-    if time is None or (len(time) == 20 and time[19] == "Z" and time[10] == "T"):
+    if time is None:
+        return None
+    if len(time) == 20 and time[19] == "Z" and time[10] == "T" and _FIRST_TIME <= time < _LAST_TIME:
         return time
     at = read_time(time)
     if at is None:
