@@ -98,6 +98,9 @@ def handler(event: Mapping[str, Any], context: object = None) -> dict[str, int]:
                 tally = ingest.run()
         state.store(path)
     outlet.release()
+    if tally.failed:
+        # What was read is kept; the event comes again for the rest.
+        raise RuntimeError(f"{tally.failed} objects, or bodies of theirs, could not be read")
     return {
         "records": tally.records,
         "duplicates": tally.duplicates,

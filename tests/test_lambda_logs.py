@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import warnings
 from contextlib import closing
 from pathlib import Path
@@ -145,3 +146,24 @@ def test_of_two_at_once_one_is_tried_again(example, bucket, tmp_path, monkeypatc
             example.handler(event(*keys[:half]))
         example.handler(event(*keys[:half]))
         assert sums(receiver) == expected(truth)
+
+
+def test_an_event_comes_again_for_a_body_that_cannot_be_had_now(example, bucket, monkeypatch):
+    record = {
+        "schemaType": "ModelInvocationLog",
+        "requestId": "r-1",
+        "operation": "Converse",
+        "modelId": "amazon.nova-pro-v1:0",
+        "input": {"inputTokenCount": 10},
+        "output": {"outputBodyS3Path": "s3://bodies/r-1.json"},
+    }
+    bucket.put_object(Bucket=BUCKET, Key="a.json", Body=json.dumps(record).encode())
+    with Receiver() as receiver:
+        monkeypatch.setenv("OTEL_BEDROCK_OTLP_ENDPOINT", receiver.url)
+        with pytest.raises(RuntimeError, match="1 objects"):
+            example.handler(event("a.json"))
+        bucket.create_bucket(Bucket="bodies")
+        body = json.dumps({"usage": {"inputTokens": 10, "outputTokens": 7}})
+        bucket.put_object(Bucket="bodies", Key="r-1.json", Body=body.encode())
+        assert example.handler(event("a.json"))["records"] == 1
+        assert sums(receiver) == {"input_tokens": 10, "output_tokens": 7}

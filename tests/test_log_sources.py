@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import warnings
+from collections import Counter
 from datetime import datetime, timedelta, timezone
 
 import boto3
@@ -178,6 +179,63 @@ def test_an_off_loaded_body_is_fetched_where_counts_need_it(bucket):
     assert second.read_usage() is None
 
 
+CLAUDE = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
+
+
+def elsewhere(number, path):
+    """Make a record that lacks its output's count, which its body has."""
+    return make(
+        number,
+        operation="InvokeModel",
+        modelId=CLAUDE,
+        input={"inputTokenCount": 10, "cacheWriteInputTokenCount": 500},
+        output={"outputBodyS3Path": path},
+    )
+
+
+def test_a_record_waits_for_a_body_that_cannot_be_had_now(bucket, tmp_path, capsys):
+    records = [elsewhere(1, "s3://other-bucket/r-1.json"), make(2), make(3)]
+    bucket(key(DAY, "a"), pack(records))
+    command = ["logs", "ingest", f"s3://{BUCKET}/team", "--checkpoint", str(tmp_path / "c")]
+    with Receiver() as receiver:
+        command += ["--otlp-endpoint", receiver.url]
+        assert main(command) == 3
+        err = capsys.readouterr().err
+        assert "s3://other-bucket/r-1.json" in err
+        assert "NoSuchBucket" in err
+        assert "1 objects to be read again" in err
+        assert sums(receiver) == {"input_tokens": 5, "output_tokens": 4}
+        assert main(["logs", "report", f"s3://{BUCKET}/team"]) == 3
+        assert "NoSuchBucket" in capsys.readouterr().err
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="other-bucket")
+        split = {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 500}
+        told = {"input_tokens": 10, "output_tokens": 77, "cache_creation_input_tokens": 500}
+        body = json.dumps({"usage": {**told, "cache_creation": split}})
+        client.put_object(Bucket="other-bucket", Key="r-1.json", Body=body.encode())
+        client.close()
+        assert main(command) == 0
+        written = {"cache_write.input_tokens": 500}
+        assert sums(receiver) == {"input_tokens": 515, "output_tokens": 81, **written}
+        assert main(command) == 0
+        assert "0 records of 0 objects" in capsys.readouterr().err
+
+
+def test_bodies_that_are_not_there_are_named_once_for_each_object(bucket, tmp_path, capsys):
+    gone = [elsewhere(number, f"s3://{BUCKET}/gone/{number}.json") for number in range(3)]
+    bucket(key(DAY, "a"), pack([*gone, make(4)]))
+    command = ["logs", "ingest", f"s3://{BUCKET}/team", "--checkpoint", str(tmp_path / "c")]
+    with Receiver() as receiver:
+        command += ["--otlp-endpoint", receiver.url]
+        assert main(command) == 3
+        err = capsys.readouterr().err
+        assert err.count("counts of an off-loaded body are unknown") == 1
+        assert f"s3://{BUCKET}/gone/0.json" in err
+        written = {"cache_write.input_tokens": 1_500}
+        assert sums(receiver) == {"input_tokens": 3 * 510 + 4, "output_tokens": 2, **written}
+        assert main(command) == 0
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -226,11 +284,11 @@ def test_an_empty_log_group_gives_nothing(group):
 
 def sums(receiver):
     usage = "gen_ai.client.inference.usage."
-    return {
-        point.metric.removeprefix(usage): point.value
-        for point in receiver.latest()
-        if point.metric.startswith(usage)
-    }
+    found = Counter()
+    for point in receiver.latest():
+        if point.metric.startswith(usage):
+            found[point.metric.removeprefix(usage)] += point.value
+    return found
 
 
 def test_a_bucket_is_followed_late_objects_and_second_copies_included(bucket, tmp_path):

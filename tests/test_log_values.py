@@ -363,6 +363,24 @@ def test_a_body_that_was_copied_beside_its_records_is_found(tmp_path):
     assert found.read_usage().output_tokens == 34
 
 
+@pytest.mark.parametrize(
+    ("body", "says"), [(None, "has no copy here, such as "), (b"no JSON", "r-7_output.json.gz: ")]
+)
+def test_a_body_that_tells_nothing_is_named(body, says, tmp_path):
+    path = f"s3://elsewhere/{BASE}/10/data/r-7_output.json.gz"
+    (tmp_path / "a.json").write_text(
+        json.dumps(make(7, input={}, output={"outputBodyS3Path": path})) + "\n"
+    )
+    if body is not None:
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data/r-7_output.json.gz").write_bytes(body)
+    skipped = []
+    (found,) = read_logs([open_source(str(tmp_path / "a.json"))], skipped=skipped.append)
+    assert found.read_usage() is None
+    (named,) = skipped
+    assert says in str(named)
+
+
 def test_a_path_that_is_not_there_is_an_error_that_names_it(tmp_path):
     with pytest.raises(SourceError, match="nowhere: there is no such file or folder"):
         list(read_logs([open_source(str(tmp_path / "nowhere"))]))

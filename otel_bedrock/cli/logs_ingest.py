@@ -285,7 +285,7 @@ class _Screen:
 
     def say(self, text: str) -> None:
         if not self._quiet:
-            self._console.print(text)
+            self._console.print(text, soft_wrap=True)
 
     def sum_up(self, tally: Tally) -> None:
         self.say(_line(tally))

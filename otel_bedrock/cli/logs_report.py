@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from otel_bedrock.cli.commands import CommandError
@@ -14,7 +15,7 @@ from otel_bedrock.cli.logs_progress import Progress
 from otel_bedrock.cli.logs_sources import add_sources, describe_sources, open_sources
 from otel_bedrock.invocation_logs.brief import make_parse, read_briefly
 from otel_bedrock.invocation_logs.rates import RateBook
-from otel_bedrock.invocation_logs.reading import Skipped, Source, SourceError
+from otel_bedrock.invocation_logs.reading import Skipped, Source, SourceError, bodies_of
 from otel_bedrock.invocation_logs.report import (
     FIELDS,
     METADATA,
@@ -87,7 +88,8 @@ def read_all(
     for source in sources:
         for log in source.objects(report.since, report.until):
             progress.begin(log, report.records)
-            for found in read_briefly(log, parse):
+            named = replace(log, fetch=bodies_of(log, progress.skip))
+            for found in read_briefly(named, parse):
                 if type(found) is Skipped:
                     progress.skip(found)
                 else:

@@ -12,15 +12,13 @@ from botocore.exceptions import (
     NoRegionError,
 )
 
-from otel_bedrock.invocation_logs.inflate import inflate
-from otel_bedrock.invocation_logs.parsing import loads
+from otel_bedrock.invocation_logs.offloaded import read_body
 from otel_bedrock.paths import dig
 
 # What a call of AWS may raise, the reading of a body included.
 FAILURES = (BotoCoreError, ClientError)
 
 _CHUNK = 1 << 18
-_LARGEST_BODY = 64 * 1024 * 1024
 
 # Error code -> what to do.
 _ADVICE = {
@@ -48,13 +46,20 @@ def explain(what: str, action: str, error: Exception) -> str:
         return f"{what}: no AWS credentials: set AWS_PROFILE, or run `aws configure`"
     if isinstance(error, NoRegionError):
         return f"{what}: no Region: set AWS_REGION"
-    code = dig(getattr(error, "response", None), "Error.Code")
+    code = _code(error)
     advice = _ADVICE.get(code, "").format(action=action) if isinstance(code, str) else ""
     return f"{what}: {error}" + (f" ({advice})" if advice else "")
 
 
+def _code(error: Exception) -> Any:
+    return dig(getattr(error, "response", None), "Error.Code")
+
+
 def read_object(client: Callable[[], Any], bucket: str, key: str, **more: Any) -> Iterator[bytes]:
-    """Yield the bytes of an object of S3; every failure is an OSError."""
+    """Yield the bytes of an object of S3; every failure is an OSError.
+
+    Where it is not there that is a FileNotFoundError.
+    """
     try:
         body = client().get_object(Bucket=bucket, Key=key, **more)["Body"]
         try:
@@ -62,20 +67,16 @@ def read_object(client: Callable[[], Any], bucket: str, key: str, **more: Any) -
         finally:
             body.close()
     except FAILURES as error:
-        raise OSError(explain(f"s3://{bucket}/{key}", "s3:GetObject", error)) from error
+        kind = FileNotFoundError if _code(error) == "NoSuchKey" else OSError
+        raise kind(explain(f"s3://{bucket}/{key}", "s3:GetObject", error)) from error
 
 
 def fetch_body(client: Callable[[], Any], path: str) -> Any:
-    """Return an off-loaded body, parsed; None where it cannot be had."""
+    """Return an off-loaded body, parsed; what goes wrong is as `offloaded.Fetch` has it."""
     bucket, _, key = path.removeprefix("s3://").partition("/")
     if not path.startswith("s3://") or not key:
-        return None
-    body = b""
+        raise ValueError(f"{path}: expected s3://bucket/key")
     try:
-        for chunk in inflate(read_object(client, bucket, key)):
-            body += chunk
-            if len(body) > _LARGEST_BODY:
-                return None
-        return loads(body)
-    except (OSError, ValueError):
-        return None
+        return read_body(read_object(client, bucket, key))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

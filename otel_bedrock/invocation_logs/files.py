@@ -11,9 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from otel_bedrock.invocation_logs.inflate import Broken, inflate
 from otel_bedrock.invocation_logs.layout import holds_records, hour_of, in_range
-from otel_bedrock.invocation_logs.parsing import loads
+from otel_bedrock.invocation_logs.offloaded import read_body
 from otel_bedrock.invocation_logs.reading import LogObject, SourceError
 
 STDIN = "-"
@@ -22,7 +21,6 @@ SUFFIXES = frozenset((".json", ".jsonl", ".ndjson", ".log", ".txt", ".gz", ".out
 
 _CHUNK = 1 << 18
 _MAGIC = b"\x1f\x8b"
-_LARGEST_BODY = 64 * 1024 * 1024
 # As much of a file's beginning, and of its end, as tells it from another.
 _SAMPLE = 4096
 
@@ -139,14 +137,11 @@ def _find(folder: Path, path: str) -> Path:
 
 
 def _fetch(folder: Path, path: str) -> Any:
-    """Return an off-loaded body from a copy of the bucket; None where it is in none."""
+    """Return an off-loaded body from a copy of the bucket; what goes wrong is as Fetch has it."""
     here = _find(folder, path)
     try:
-        body = b""
-        for chunk in inflate(_read(here, 0)):
-            body += chunk
-            if len(body) > _LARGEST_BODY:
-                return None
-        return loads(body)
-    except (OSError, Broken, ValueError):
-        return None
+        return read_body(_read(here, 0))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} has no copy here, such as {here}") from None
+    except ValueError as error:
+        raise ValueError(f"{here}: {error}") from error

@@ -30,6 +30,7 @@ from otel_bedrock import shield
 from otel_bedrock.config import Config
 from otel_bedrock.correlation import read_origin
 from otel_bedrock.invocation_logs.checkpoint import Batch, Checkpoint, Place
+from otel_bedrock.invocation_logs.offloaded import Unavailable
 from otel_bedrock.invocation_logs.outlet import Outlet
 from otel_bedrock.invocation_logs.reading import (
     LogObject,
@@ -178,7 +179,7 @@ class Ingest:
         place = Place(log.name, log.mark, log.size, start, done=False, fingerprint=known)
         self._watcher.began(log)
         self.tally.objects += 1
-        reading = Reading(log, start)
+        reading = Reading(log, start, self._skip, waits=True)
         chosen = within(self._plan.since, self._plan.until)
         waiting: list[Record] = []
         outside = 0
@@ -191,23 +192,23 @@ class Ingest:
                 waiting.append(found)
             if len(waiting) >= self._plan.batch:
                 position = Position() if outside else reading.position
-                self._write(log, waiting, replace(place, position=position))
+                self._write(log, reading, waiting, replace(place, position=position))
                 waiting = []
                 if self._watcher.stopping():
                     return
         self.tally.outside += outside
-        self.tally.failed += reading.failed
         self.tally.bytes += reading.seen - start.offset
         # What was left out for its time may be asked for by a later run.
         done = log.mark is not None and not outside and not reading.failed
         position = Position() if outside else reading.position
-        self._write(log, waiting, replace(place, position=position, done=done))
+        self._write(log, reading, waiting, replace(place, position=position, done=done))
+        self.tally.failed += reading.failed or reading.lacking
 
     def _skip(self, what: Skipped) -> None:
         self.tally.skipped += 1
         self._watcher.skipped(what)
 
-    def _write(self, log: LogObject, records: list[Record], place: Place) -> None:
+    def _write(self, log: LogObject, reading: Reading, records: list[Record], place: Place) -> None:
         """Tell records, send their spans, and commit them with the place."""
         keys = [_key(record) for record in records]
         known = self._checkpoint.seen(keys) if keys else set()
@@ -216,12 +217,15 @@ class Ingest:
             if key in known:
                 self.tally.duplicates += 1
                 continue
-            known.add(key)
-            fresh.append(key)
             if self._plan.only_unseen and self._was_live(record):
                 self.tally.seen_live += 1
-            else:
-                self._tell(log, record, key)
+            elif not self._tell(log, record, key):
+                continue
+            known.add(key)
+            fresh.append(key)
+        if reading.lacking:
+            # A record waits for its body: all of the object is read again.
+            place = replace(place, position=Position(), done=False)
         spans = self._teller.take_spans()
         if spans:
             # An outlet that is written elsewhere may say nothing.
@@ -231,18 +235,22 @@ class Ingest:
         self._watcher.moved(self.tally)
         self._export_in_time()
 
-    def _tell(self, log: LogObject, record: Record, key: bytes) -> None:
+    def _tell(self, log: LogObject, record: Record, key: bytes) -> bool:
+        """Tell a record; False where that has to wait for its body."""
         try:
             self._teller.tell(record, key)
+        except Unavailable:
+            return False
         except Exception as error:
             shield.stop("logs.tell", error)
             self._skip(Skipped(log.name, None, f"request {record.request_id}: cannot be told"))
-            return
+            return True
         self.tally.records += 1
         usage = record.read_usage()
         if usage is not None:
             self.tally.input_tokens += usage.input_tokens or 0
             self.tally.output_tokens += usage.output_tokens or 0
+        return True
 
     def _was_live(self, record: Record) -> bool:
         origin = read_origin(record.metadata)

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 
 from otel_bedrock.invocation_logs.inflate import inflate
-from otel_bedrock.invocation_logs.record import Fetch, Record, nanoseconds
+from otel_bedrock.invocation_logs.offloaded import Bodies, Fetch
+from otel_bedrock.invocation_logs.record import Record, nanoseconds
 from otel_bedrock.invocation_logs.values import Corrupt, Position, Values
 from otel_bedrock.invocation_logs.wrappers import unwrap
 
@@ -70,10 +71,20 @@ class Reading:
     """The records of one object from `start` on, as Records and Skippeds.
 
     `failed` turns True where the object could not be read to its end, and may be another time.
+    `said` is told what is wrong with off-loaded bodies; with `waits` a record raises Unavailable
+    where one cannot be had now, and `lacking` is True then.
     """
 
-    def __init__(self, log: LogObject, start: Position | None = None) -> None:
+    def __init__(
+        self,
+        log: LogObject,
+        start: Position | None = None,
+        said: Callable[[Skipped], None] | None = None,
+        *,
+        waits: bool = False,
+    ) -> None:
         self._log = log
+        self._bodies = bodies_of(log, said, waits=waits)
         self._start = start or Position()
         self._values: Values | None = None
         self.position = self._start
@@ -83,6 +94,11 @@ class Reading:
     def seen(self) -> int:
         """Bytes of plain content read by now."""
         return self._values.seen if self._values is not None else self._start.offset
+
+    @property
+    def lacking(self) -> bool:
+        """Whether a body could not be had that may be another time."""
+        return self._bodies is not None and self._bodies.failed
 
     def __iter__(self) -> Iterator[Record | Skipped]:
         """Give the records; `position` is moved on only after all that a value holds."""
@@ -95,7 +111,7 @@ class Reading:
                     if isinstance(found, Corrupt):
                         yield Skipped(log.name, found.line, found.why)
                     else:
-                        yield Record(found, log.fetch)
+                        yield Record(found, self._bodies)
                 if not values.torn:
                     self.position = values.position
         except OSError as error:
@@ -115,6 +131,20 @@ class Reading:
                 offset = 0
 
 
+def bodies_of(
+    log: LogObject, said: Callable[[Skipped], None] | None, *, waits: bool = False
+) -> Bodies | None:
+    """Return what gets the off-loaded bodies of an object, and tells `said` what is wrong."""
+    if log.fetch is None:
+        return None
+
+    def say(why: str) -> None:
+        if said is not None:
+            said(Skipped(log.name, None, why))
+
+    return Bodies(log.fetch, say, waits=waits)
+
+
 def read_logs(
     sources: Iterable[Source],
     since: datetime | None = None,
@@ -124,14 +154,15 @@ def read_logs(
 ) -> Iterator[Record]:
     """Read the records of `sources` between two times, in bounded memory.
 
-    What is no record goes to `skipped`; `began` is told of each object before it is read.
+    What is no record goes to `skipped`, and so does why an off-loaded body is unknown; `began` is
+    told of each object before it is read.
     """
     chosen = within(since, until)
     for source in sources:
         for log in source.objects(since, until):
             if began is not None:
                 began(log)
-            for found in Reading(log):
+            for found in Reading(log, said=skipped):
                 if isinstance(found, Skipped):
                     if skipped is not None:
                         skipped(found)

@@ -16,13 +16,14 @@ Rules, and the evidence for them:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from otel_bedrock import answer, usage
 from otel_bedrock.call import Call, Outcome, Usage
 from otel_bedrock.events import InvokeEvents
+from otel_bedrock.invocation_logs.offloaded import Fetch
 from otel_bedrock.invocation_logs.parsing import loads
 from otel_bedrock.model_id import ModelId, parse
 from otel_bedrock.operations import TABLE, Operation
@@ -35,9 +36,6 @@ ORIGIN = "invocation_log"
 BATCH = "batch"
 # A member that we add to a record which we made of something else: where that came from.
 MARK = "otel_bedrock.origin"
-
-# Gives the body at an `s3://…` path, parsed; None where it cannot be had.
-Fetch = Callable[[str], Any]
 
 _RUNTIME = "bedrock-runtime"
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -67,7 +65,8 @@ def is_record(value: Any) -> bool:
 class Record:
     """One record; `data` is its JSON, which is never changed.
 
-    `fetch` is how an off-loaded body is got. What a record does not say is None.
+    `fetch` is how an off-loaded body is got, and what it raises is raised. What a record does not
+    say is None.
     """
 
     __slots__ = ("_bodies", "_fetch", "_known", "data")
