@@ -450,6 +450,20 @@ def test_ids_are_forgotten_after_the_window_and_their_objects_are_not(tmp_path, 
     assert ingest(tmp_path / "logs", receiver.url, tmp_path / "c").objects == 0
 
 
+@pytest.mark.parametrize("pack", [False, True])
+def test_a_file_that_is_touched_after_the_window_is_not_counted_again(pack, tmp_path, receiver):
+    records = [make(number) for number in range(5)]
+    path = tmp_path / "logs/a.json"
+    write(path, records, pack)
+    ingest(tmp_path / "logs", receiver.url, tmp_path / "c")
+    with closing(sqlite3.connect(tmp_path / "c")) as db, db:
+        db.execute("UPDATE places SET at = at - 8 * 86400")
+    os.utime(path, (1, 1))
+    for _ in range(2):
+        assert ingest(tmp_path / "logs", receiver.url, tmp_path / "c").objects == 0
+    assert tokens(receiver) == expected(records)
+
+
 def test_metrics_alone_and_what_the_sampler_drops(tmp_path, receiver, monkeypatch):
     records = [make(number) for number in range(3)]
     write(tmp_path / "logs/a.jsonl", records)
