@@ -24,6 +24,7 @@ import otel_bedrock
 from otel_bedrock.cli.main import main
 from otel_bedrock.config import Config
 from otel_bedrock.invocation_logs import Record, open_source
+from otel_bedrock.invocation_logs import ingest as ingest_module
 from otel_bedrock.invocation_logs.checkpoint import (
     Batch,
     CheckpointError,
@@ -636,6 +637,23 @@ def test_follow_takes_what_comes_and_ends_where_nothing_is_lost(tmp_path, receiv
     store.close()
     assert tally.records == 20
     assert tokens(receiver) == expected(records)
+
+
+def test_follow_forgets_what_is_out_of_its_window(tmp_path, receiver, monkeypatch):
+    write(tmp_path / "logs/a.jsonl", [make(1)])
+    monkeypatch.setattr(ingest_module, "_PRUNE_EVERY", 0.0)
+    pruned = []
+
+    class Watched(MemoryCheckpoint):
+        def prune(self):
+            pruned.append(len(pruned))
+
+    watcher = Watcher(stopping=lambda: len(pruned) >= 3)
+    plan = Plan([open_source(str(tmp_path / "logs"))])
+    made = Ingest(plan, Watched(), OtlpOutlet(receiver.url, patience=5.0), watcher=watcher)
+    made.follow(0.01)
+    made.close()
+    assert len(pruned) == 3
 
 
 def test_a_month_of_an_account_comes_to_what_is_known_of_it(tmp_path, receiver):

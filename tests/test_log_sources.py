@@ -13,6 +13,7 @@ import pytest
 
 from otel_bedrock.cli.main import main
 from otel_bedrock.invocation_logs import SourceError, open_source, read_logs
+from otel_bedrock.invocation_logs import ingest as ingest_module
 from otel_bedrock.invocation_logs.checkpoint import SQLiteCheckpoint
 from otel_bedrock.invocation_logs.cloudwatch import STREAM, CloudWatch
 from otel_bedrock.invocation_logs.ingest import Ingest, Plan, Watcher
@@ -333,6 +334,43 @@ def test_a_log_group_is_followed_as_a_live_tail(group, tmp_path):
         made.follow(0.05)
         made.close()
         assert sums(receiver) == {"input_tokens": 6, "output_tokens": 6}
+    store.close()
+
+
+def test_follow_finishes_each_hour_of_a_log_group_and_nobody_undoes_it(
+    group, tmp_path, monkeypatch
+):
+    """Only the ids of what is done are forgotten."""
+    now = datetime.now(timezone.utc)
+    hour = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=7)
+    group(make(1, hour), at=hour + timedelta(minutes=20))
+    name = f"cloudwatch:{GROUP}/{hour:%Y-%m-%dT%H}Z"
+    monkeypatch.setattr(ingest_module, "_LOOK_EVERY", 0.0)
+    passes = []
+
+    class Counted(CloudWatch):
+        def objects(self, since, until):
+            passes.append(since)
+            return super().objects(since, until)
+
+    store = SQLiteCheckpoint(tmp_path / "c")
+    with Receiver() as receiver:
+
+        def start(**more):
+            watcher = Watcher(stopping=lambda: len(passes) >= 3)
+            plan = Plan([Counted(f"cloudwatch:{GROUP}")], **more)
+            return Ingest(plan, store, OtlpOutlet(receiver.url, patience=5.0), watcher=watcher)
+
+        made = start()
+        made.follow(0.0)
+        made.close()
+        assert store.place(name).done
+        passes.clear()
+        made = start(since=hour + timedelta(minutes=10))
+        made.run()
+        made.close()
+        assert store.place(name).done
+        assert sums(receiver) == {"input_tokens": 1, "output_tokens": 2}
     store.close()
 
 

@@ -30,6 +30,7 @@ from otel_bedrock import shield
 from otel_bedrock.config import Config
 from otel_bedrock.correlation import read_origin
 from otel_bedrock.invocation_logs.checkpoint import Batch, Checkpoint, Place
+from otel_bedrock.invocation_logs.layout import HOUR
 from otel_bedrock.invocation_logs.offloaded import Unavailable
 from otel_bedrock.invocation_logs.outlet import Outlet
 from otel_bedrock.invocation_logs.reading import (
@@ -50,6 +51,11 @@ SERVICE = "otel-bedrock-logs"
 OVERLAP = timedelta(hours=6)
 # How often all of the overlap is looked through where that has a price (seconds).
 _LOOK_EVERY = 600.0
+# How far back that goes at least: an hour of a log group is done when it has been over for six,
+# and only what is done is forgotten.
+_SETTLED = OVERLAP + 2 * HOUR
+# How often ids are forgotten whose window is over (seconds).
+_PRUNE_EVERY = 3600.0
 
 
 @dataclass(slots=True)
@@ -132,29 +138,38 @@ class Ingest:
     def follow(self, pause: float) -> Tally:
         """Ingest what there is and what comes, until the watcher says to stop."""
         self.run()
-        looked = time.monotonic()
+        looked = pruned = time.monotonic()
         while not self._watcher.stopping():
             _sleep(pause, self._watcher.stopping)
-            now = datetime.now(timezone.utc)
+            at = time.monotonic()
+            if at - pruned >= _PRUNE_EVERY:
+                pruned = at
+                self._checkpoint.prune()
             # What comes late is looked for every so often also where that has a price.
-            everything = time.monotonic() - looked >= _LOOK_EVERY
+            everything = at - looked >= _LOOK_EVERY
             if everything:
-                looked = time.monotonic()
+                looked = at
             for source in self._plan.sources:
-                back = self._plan.overlap
-                if source.recent is not None and not everything:
-                    back = min(back, source.recent)
-                since = now - back
-                if self._plan.since is not None:
-                    since = max(since, self._plan.since)
                 try:
-                    self._pass(source, since)
+                    self._pass(source, self._look_back(source, everything=everything))
                 except SourceError as error:
                     # It could be read when it began: the network, or credentials that expired.
                     self._watcher.troubled(str(error))
             self._export_in_time()
         self._export()
         return self.tally
+
+    def _look_back(self, source: Source, *, everything: bool) -> datetime:
+        """Return from when on a pass of `follow` looks."""
+        now, back = datetime.now(timezone.utc), self._plan.overlap
+        if source.recent is None:
+            since = now - back
+        elif everything:
+            # From a full hour on: of a part of one nobody can say that it is done.
+            since = (now - max(back, _SETTLED)).replace(minute=0, second=0, microsecond=0)
+        else:
+            since = now - min(back, source.recent)
+        return since if self._plan.since is None else max(since, self._plan.since)
 
     def close(self) -> None:
         """Let go of what is registered elsewhere; the checkpoint is its owner's."""
@@ -169,6 +184,10 @@ class Ingest:
     def _take(self, log: LogObject) -> None:
         place = self._checkpoint.place(log.name)
         start = Position()
+        # What has no size and was done, an hour that was over, has no more: it is not undone by
+        # one who asks for a part of it, for then its ids would stay for ever.
+        if place is not None and place.done and place.size is None:
+            return
         if place is not None and log.mark is not None:
             if place.done and place.mark == log.mark:
                 return
