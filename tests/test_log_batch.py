@@ -271,6 +271,31 @@ def test_a_model_may_be_written_behind_the_source(tmp_path):
     assert split_model("plain") == ("plain", None)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_jobs_in_folders_of_one_name_are_not_one_job(known, tmp_path, capsys):
+    """Record ids are the same in every job; a copy of the job is still the same calls."""
+    for day, job in (
+        ("mon", "aaaaaaaaaaaa"),
+        ("tue", "bbbbbbbbbbbb"),
+        ("tue-copy", "bbbbbbbbbbbb"),
+    ):
+        arn = ABOUT["jobArn"].replace(JOB, job)
+        about = {**ABOUT, "jobArn": arn} if known else None
+        folder = write_job(tmp_path / day, LINES, SAID, about)
+        folder.rename(folder.parent / ("output" if known or day == "mon" else job))
+    code, rows, err = report(capsys, tmp_path)
+    assert (code, err) == (0, "")
+    assert [(row["requests"], row["input_tokens"]) for row in rows] == [(6, 60)]
+
+
+def test_folders_that_name_no_job_are_told_apart(tmp_path, capsys):
+    for day in ("mon", "tue"):
+        folder = write_job(tmp_path / day, LINES, SAID, about=None)
+        folder.rename(folder.parent / "output")
+    _, rows, _ = report(capsys, tmp_path)
+    assert [(row["requests"], row["input_tokens"]) for row in rows] == [(6, 60)]
+
+
 @pytest.fixture
 def moto(monkeypatch):
     with warnings.catch_warnings():

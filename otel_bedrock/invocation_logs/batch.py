@@ -69,6 +69,13 @@ class Job:
     def id(self) -> str:
         return self.folder.rstrip("/").rpartition("/")[2]
 
+    @property
+    def key(self) -> str:
+        """What tells its lines from other jobs': its id at Bedrock, else all of its folder."""
+        arn = _text(self.about.get("jobArn")) or ""
+        known = (arn.rpartition("/")[2], self.id)
+        return next(filter(_JOB_ID.fullmatch, known), None) or arn or self.folder
+
     def record(self, line: Mapping[str, Any], name: str) -> dict[str, Any]:
         """Return a line as a record of an invocation log."""
         about, answer = self.about, line.get("modelOutput")
@@ -77,7 +84,7 @@ class Job:
         record: dict[str, Any] = {
             "schemaType": SCHEMA,
             MARK: BATCH,
-            "requestId": f"{self.id}/{name.rpartition('/')[2]}/{line.get('recordId')}",
+            "requestId": f"{self.key}/{name.rpartition('/')[2]}/{line.get('recordId')}",
             "operation": _operation(answer),
             "modelId": self.model,
             "timestamp": f"{self.ended:%Y-%m-%dT%H:%M:%SZ}" if self.ended else None,
