@@ -92,6 +92,34 @@ WRITES = (
 )
 
 
+def _inclusive(operation, model, body):
+    return {
+        "operation": operation,
+        "modelId": model,
+        "input": {
+            "inputTokenCount": 4995,
+            "cacheReadInputTokenCount": 0,
+            "cacheWriteInputTokenCount": 4993,
+        },
+        "output": {"outputTokenCount": 9, "outputBodyJson": body},
+    }
+
+
+_GPT = "openai.gpt-5.6-sol"
+_WRITTEN = {"inputTokens": 4995, "outputTokens": 9, "cacheWriteInputTokens": 4993}
+_PROMPT = {
+    "prompt_tokens": 4995,
+    "completion_tokens": 9,
+    "prompt_tokens_details": {"cache_write_tokens": 4993},
+}
+# Input that has what was written to the cache in it, as only the body tells.
+INCLUSIVE = (
+    _inclusive("ConverseStream", _GPT, {"usage": _WRITTEN}),
+    _inclusive("InvokeModel", _GPT, {"usage": _PROMPT}),
+    _inclusive("InvokeModel", "acme.new-v1:0", {"usage": _PROMPT}),
+)
+
+
 @pytest.fixture(scope="module")
 def month(tmp_path_factory):
     folder = tmp_path_factory.mktemp("month")
@@ -214,6 +242,7 @@ def test_the_short_way_is_taken_where_it_is_enough(month):
         {"output": {}, "modelId": "amazon.titan-embed-text-v2:0"},
         {"input": {"inputTokenCount": 7, "cacheWriteInputTokenCount": 3}},
         *WRITES,
+        *INCLUSIVE,
         {"modelId": "openai.gpt-oss-120b-1:0", "input": {"inputTokenCount": 7}},
     ],
 )
@@ -241,6 +270,17 @@ def test_both_ways_read_an_odd_record_alike(change, tmp_path, monkeypatch):
     assert quickly[0] or quickly[1]
     monkeypatch.setattr(brief_module, "_decode", None)
     assert quickly == lines()
+
+
+@pytest.mark.parametrize("splits", [True, False])
+@pytest.mark.parametrize("record", INCLUSIVE)
+def test_input_that_counts_the_cache_is_not_counted_with_it_again(record, splits, parser, tmp_path):
+    common = {"schemaType": "ModelInvocationLog", "timestamp": "2026-10-01T10:00:00Z"}
+    (tmp_path / "one.json").write_text(json.dumps({**common, "requestId": "r-1", **record}))
+    report = Report(by=("model",))
+    assert read(tmp_path, report, splits=splits) == []
+    (line,) = report.lines()
+    assert (line.input_tokens, line.uncached_tokens, line.cache_write_tokens) == (4995, 2, 4993)
 
 
 def test_a_range_takes_calls_by_their_own_times(month):

@@ -36,7 +36,8 @@ COUNTS = (
 # 2**53 - 1, as `usage.whole` has it.
 _MOST = 2**53 - 1
 _NO_TTLS: tuple[int | None, int | None] = (None, None)
-_CONVERSE = frozenset(("Converse", "ConverseStream"))
+_STREAM = "ConverseStream"
+_CONVERSE = frozenset(("Converse", _STREAM))
 # The name of a member that no record has.
 _NOWHERE = "otel_bedrock.ttls"
 _LATENCY = b"performanceConfig"
@@ -150,9 +151,9 @@ def make_parse(*, splits: bool = False, variants: bool = False) -> Callable[[byt
     decode = _decode
     if decode is None:
         return loads
-    # Model -> whether only the body tells what came from the cache, and whether it puts out
-    # tokens.
-    models: dict[str, tuple[bool, bool]] = {}
+    # Model -> whether a body may count cached tokens in its input, whether ConverseStream's may,
+    # and whether it puts out tokens.
+    models: dict[str, tuple[bool, bool, bool]] = {}
 
     def parse_briefly(text: bytes) -> Any:
         try:
@@ -175,21 +176,27 @@ def make_parse(*, splits: bool = False, variants: bool = False) -> Callable[[byt
             or (variants and (_TIER in text or _LATENCY in text))
         ):
             return loads(text)
-        if read is None or told is None:
+        includes = False
+        if read is None or told is None or written:
             model = brief.model_id
             if model not in models:
                 if len(models) > 4_096:
                     models.clear()
-                provider = provider_of(parse(model))
-                models[model] = (provider.includes_cache, provider.operation != EMBEDDINGS)
-            hides, generates = models[model]
-            if (read is None and hides) or (told is None and generates):
+                row = provider_of(parse(model))
+                streams = row.converse_stream_inclusive
+                models[model] = (row.includes_cache, streams, row.operation != EMBEDDINGS)
+            includes, streams, generates = models[model]
+            if (read is None and includes) or (told is None and generates):
                 return loads(text)
-        if splits and written:
+            if written and streams and brief.operation == _STREAM:
+                return loads(text)
+        if written and (splits or includes):
+            # Of a body that counts the cache in its input, the input is believed.
             ttls = _read_ttls(brief, written)
             if ttls is None:
                 return loads(text)
-            brief.ttls = ttls
+            if splits:
+                brief.ttls = ttls
         return brief
 
     return parse_briefly
