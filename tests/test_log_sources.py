@@ -168,6 +168,21 @@ def test_keys_of_another_layout_are_read_as_well(bucket):
     assert ids(read_logs([open_source(f"s3://{BUCKET}/copied")], since=DAY)) == ["r-1"]
 
 
+def test_a_range_leaves_out_nothing_that_stands_beside_the_layout(bucket):
+    """Another team's logs, a job's output, a copied file; of the logs only what is of the range."""
+    now = datetime.now(timezone.utc)
+    for number, at in enumerate((now, now - timedelta(days=9))):
+        bucket(key(at, "a").removeprefix("team/"), pack([make(number, at)]))
+        bucket(key(at, "a"), pack([make(10 + number, at)]))
+    answer = {"usage": {"input_tokens": 20, "output_tokens": 1}}
+    line = {"recordId": "CALL0000000", "modelInput": {}, "modelOutput": answer}
+    bucket("out/abcdefghijkl/in.jsonl.out", json.dumps(line).encode())
+    bucket("copied.jsonl", pack([make(30, now)]))
+    bucket("AWSLogs/111122223333/CloudTrail/us-east-1/x.json.gz", pack([{"Records": [{}]}]))
+    found = read_logs([open_source(f"s3://{BUCKET}")], now - timedelta(hours=1), None, pytest.fail)
+    assert sorted(each.read_usage().input_tokens for each in found) == [0, 10, 20, 30]
+
+
 def test_an_off_loaded_body_is_fetched_where_counts_need_it(bucket):
     body = {"usage": {"inputTokens": 3, "outputTokens": 4}}
     path = f"{BASE}/us-east-1/2026/11/20/00/data/r-1_output.json.gz"

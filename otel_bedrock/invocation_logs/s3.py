@@ -1,7 +1,8 @@
 """S3: invocation logs in a bucket, by the hours that their keys name.
 
 With a time range only its hours are listed, and those after it in which records of it may still
-have been delivered; without one, or where keys have no such layout, all that is under the prefix.
+have been delivered; and what stands beside logs of that layout. Without a range, or where no keys
+have that layout, all that is under the prefix.
 IAM: s3:ListBucket on the bucket, s3:GetObject on its objects.
 """
 
@@ -88,6 +89,7 @@ class S3:
         if not regions:
             yield from self._under()
             return
+        yield from self._beside()
         now = datetime.now(timezone.utc)
         last = now if until is None else min(now, until + LATE)
         for hour in hours(since, last):
@@ -97,15 +99,29 @@ class S3:
 
     def _under(self) -> Iterator[Any]:
         """List all that is under the prefix, which is a folder's or an object's name."""
-        folder = self._prefix if not self._prefix or self._prefix[-1] == "/" else f"{self._prefix}/"
         for found in self._list(self._prefix):
-            if found["Key"] == self._prefix or found["Key"].startswith(folder):
+            if found["Key"] == self._prefix or found["Key"].startswith(self._folder):
                 yield found
+
+    def _beside(self) -> Iterator[Any]:
+        """List what is under the prefix but not in its AWSLogs/: batch output, another's logs."""
+        folder = self._folder
+        if _ROOT.match(folder):
+            # Beside ours stand the logs of AWS's other services.
+            return
+        yield from self._list(folder, delimiter="/")
+        for other in self._folders(folder):
+            if other != f"{folder}AWSLogs/":
+                yield from self._list(other)
+
+    @property
+    def _folder(self) -> str:
+        prefix = self._prefix
+        return prefix if not prefix or prefix[-1] == "/" else f"{prefix}/"
 
     def _regions(self) -> Iterator[str]:
         """Give the prefixes under which years stand; none where the layout is another."""
-        prefix = self._prefix
-        prefix = prefix if not prefix or prefix[-1] == "/" else f"{prefix}/"
+        prefix = self._folder
         if _REGION.fullmatch(prefix):
             yield prefix
         elif _SERVICE.fullmatch(prefix):
