@@ -437,6 +437,13 @@ def test_an_empty_folder_is_no_mistake(tmp_path, capsys):
     assert run(capsys, tmp_path, "--format", "json") == (0, "[]\n", "")
 
 
+def test_what_was_passed_over_is_counted_and_no_failure(tmp_path, capsys):
+    (tmp_path / "notes.md").touch()
+    code, out, err = run(capsys, tmp_path)
+    assert (code, out) == (0, "No records.\n")
+    assert f"passed over 1 in {tmp_path}" in err
+
+
 def test_a_file_that_may_not_be_read_is_named_and_the_others_are_read(
     tmp_path, capsys, monkeypatch
 ):

@@ -400,6 +400,38 @@ def test_records_are_of_the_time_that_was_asked_for(tmp_path):
     assert list(read_logs([open_source(str(tmp_path))], None, first)) == []
 
 
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_query_s_result_without_records_is_named(indent):
+    row = [{"field": "modelId", "value": "m"}, {"field": "@ptr", "value": "p"}]
+    records, skipped = read(json.dumps({"results": [row]}, indent=indent).encode())
+    assert records == []
+    assert ["without its record: ask for `fields @message`" in each for each in skipped] == [True]
+
+
+def test_what_looks_like_a_body_or_a_check_or_has_another_name_is_read(tmp_path):
+    root = tmp_path / "permission-check-team"
+    body = "data/0a1b2c3d-1111-4222-8333-444455556666_output.json.gz"
+    names = (
+        "stream-1-2026-11-26-10-00-00-0a1b2c",  # of Firehose
+        "X.JSON",
+        "data/nightly_output.json",
+        "permission-check/a.json",
+        body,
+    )
+    for number, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(lines([make(number)]))
+    (tmp_path / "elsewhere").mkdir()
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / ".hidden.json").touch()
+    (root / "readme.md").touch()
+    source = open_source(str(root))
+    found = [each.request_id for each in read_logs([source], skipped=pytest.fail)]
+    assert sorted(found) == [f"r-{number}" for number, name in enumerate(names) if name != body]
+    assert source.passed_over == 3
+
+
 @pytest.mark.parametrize("size", [1, 7, 1 << 16])
 def test_a_record_cut_off_anywhere_takes_no_other_with_it(size):
     """Whatever the next record begins with: the keys of JSON have no order."""

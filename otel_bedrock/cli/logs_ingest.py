@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from otel_bedrock.cli.commands import CommandError
+from otel_bedrock.cli.logs_sources import passed_over
 from otel_bedrock.cli.logs_times import read_bound, read_span
 from otel_bedrock.cli.render import make_console
 from otel_bedrock.config import read_config
@@ -98,6 +99,8 @@ def run(argv: Sequence[str]) -> int:
             screen.say("Stopped; what was not handed over is taken up by the next run.")
             return INTERRUPTED
         raise CommandError(str(error)) from error
+    for each in passed_over(plan.sources):
+        screen.say(each)
     screen.sum_up(tally)
     if stop.wanted() and not options.follow:
         screen.say("Stopped; the next run goes on from here.")

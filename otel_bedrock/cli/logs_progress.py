@@ -45,6 +45,11 @@ class Progress:
         if self._here <= _NAMED:
             self._say(str(skipped))
 
+    def note(self, what: str) -> None:
+        """Say something that is no failure."""
+        self._rest()
+        self._print(what)
+
     def tick(self, records: int) -> None:
         """Show how far it came, but not too often."""
         now = time.monotonic()
@@ -63,8 +68,11 @@ class Progress:
         self._here = 0
 
     def _say(self, what: str) -> None:
+        self._print(f"left out {what}")
+
+    def _print(self, what: str) -> None:
         self._draw("")
-        print(f"{self._prog}: left out {what}", file=sys.stderr)
+        print(f"{self._prog}: {what}", file=sys.stderr)
 
     def _draw(self, line: str) -> None:
         if self._shows and (line or self._line):

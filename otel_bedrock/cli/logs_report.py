@@ -12,7 +12,12 @@ from typing import Any
 from otel_bedrock.cli.commands import CommandError
 from otel_bedrock.cli.logs_output import FORMATS, Column, count, ratio, text, usd, write
 from otel_bedrock.cli.logs_progress import Progress
-from otel_bedrock.cli.logs_sources import add_sources, describe_sources, open_sources
+from otel_bedrock.cli.logs_sources import (
+    add_sources,
+    describe_sources,
+    open_sources,
+    passed_over,
+)
 from otel_bedrock.invocation_logs.brief import make_parse, read_briefly
 from otel_bedrock.invocation_logs.rates import RateBook
 from otel_bedrock.invocation_logs.reading import Skipped, Source, SourceError, bodies_of
@@ -96,6 +101,8 @@ def read_all(
                     take(found)
                     if not report.records & 0xFFF:
                         progress.tick(report.records)
+    for note in passed_over(sources):
+        progress.note(note)
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from otel_bedrock.cli.commands import CommandError
 from otel_bedrock.cli.logs_times import read_bound
@@ -36,3 +36,14 @@ def open_sources(texts: Sequence[str]) -> list[Source]:
         return [open_source(text) for text in texts]
     except SourceError as error:
         raise CommandError(str(error)) from error
+
+
+def passed_over(sources: Sequence[Source]) -> Iterator[str]:
+    """Say of which folders files were left alone."""
+    for source in sources:
+        count = source.passed_over
+        if count:
+            yield (
+                f"passed over {count:,} in {source.name} that are hidden, links to folders, or not"
+                " named as logs are; a file that is named itself is read"
+            )

@@ -156,6 +156,11 @@ class WithBatches:
         self._model = model
         self._ask = ask
 
+    @property
+    def passed_over(self) -> int:
+        """How many files were left alone."""
+        return self._source.passed_over
+
     def objects(self, since: datetime | None, until: datetime | None) -> Iterator[LogObject]:
         """Give the objects of the source; those of a job one after the other, its manifest last."""
         job: Job | None = None

@@ -17,7 +17,7 @@ from otel_bedrock.invocation_logs.parsing import loads
 from otel_bedrock.invocation_logs.reading import LogObject, Skipped
 from otel_bedrock.invocation_logs.record import SCHEMA, Record
 from otel_bedrock.invocation_logs.values import Corrupt, Values
-from otel_bedrock.invocation_logs.wrappers import unwrap
+from otel_bedrock.invocation_logs.wrappers import Unwrapper
 from otel_bedrock.model_id import parse
 from otel_bedrock.operations import EMBEDDINGS
 from otel_bedrock.providers import provider_of
@@ -234,17 +234,20 @@ def read_briefly(log: LogObject, parse: Callable[[bytes], Any]) -> Iterator[Any]
     """Read one object: a Brief or a Record for each record, a Skipped for what is none."""
     try:
         values = Values(inflate(log.open(0)), parse=parse)
+        unwrapper = Unwrapper()
         for value in values:
             if type(value) is BRIEF:
                 yield value
                 continue
             line = value.line if isinstance(value, Corrupt) else values.line
-            for found in unwrap(value, line):
+            for found in unwrapper.take(value, line):
                 if isinstance(found, Corrupt):
                     yield Skipped(log.name, found.line, found.why)
                 elif type(found) is BRIEF:
                     yield found
                 else:
                     yield Record(found, log.fetch)
+        for missing in unwrapper.end():
+            yield Skipped(log.name, missing.line, missing.why)
     except OSError as error:
         yield Skipped(log.name, None, error.strerror or str(error))

@@ -30,6 +30,7 @@ class CloudWatch:
 
     # Events that were read before are read, and paid for, again.
     recent: timedelta | None = timedelta(minutes=10)
+    passed_over = 0
 
     def __init__(self, text: str, client: Any = None, s3: Any = None) -> None:
         group = text.removeprefix(PREFIX)

@@ -16,8 +16,9 @@ from otel_bedrock.invocation_logs.offloaded import read_body
 from otel_bedrock.invocation_logs.reading import LogObject, SourceError
 
 STDIN = "-"
-# What is read of a folder; a file that is named itself is read whatever its name.
-SUFFIXES = frozenset((".json", ".jsonl", ".ndjson", ".log", ".txt", ".gz", ".out"))
+# What is read of a folder; a file that is named itself is read whatever its name. Without a
+# suffix is what Firehose writes.
+SUFFIXES = frozenset(("", ".json", ".jsonl", ".ndjson", ".log", ".txt", ".gz", ".out"))
 
 _CHUNK = 1 << 18
 _MAGIC = b"\x1f\x8b"
@@ -26,12 +27,16 @@ _SAMPLE = 4096
 
 
 class Files:
-    """A file, or a folder with all that it holds; `-` is standard input."""
+    """A file, or a folder with all that it holds; `-` is standard input.
+
+    Hidden files and folders, folders that are links, and names with another suffix are passed over.
+    """
 
     recent = None
 
     def __init__(self, path: str) -> None:
         self.name = path
+        self.passed_over = 0
         self._path = Path(path)
 
     def objects(self, since: datetime | None, until: datetime | None) -> Iterator[LogObject]:
@@ -44,34 +49,30 @@ class Files:
         if not self._path.is_dir():
             yield _log_of(self._path.resolve())
             return
+        self.passed_over = 0
         # Resolved once: a month has many files.
-        root = self._path.resolve()
-        for path in _walk(root):
-            whole = path.as_posix()
-            if path.suffix in SUFFIXES and holds_records(whole) and not _is_hidden(path, root):
-                hour = hour_of(whole)
+        for entry in self._walk(self._path.resolve()):
+            if holds_records(entry.path):
+                hour = hour_of(entry.path)
                 if in_range(hour, since, until):
-                    yield _log_of(path, hour)
+                    path = Path(entry.path)
+                    yield _log_of(path.resolve() if entry.is_symlink() else path, hour)
 
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """Give the files under `folder` in the order of their paths, a folder at a time."""
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise SourceError(f"{folder}: {error.strerror}") from error
-    for entry in entries:
-        if entry.is_dir():
-            if not entry.is_symlink():
-                yield from _walk(Path(entry.path))
-        elif entry.is_file():
-            path = Path(entry.path)
-            yield path.resolve() if entry.is_symlink() else path
-
-
-def _is_hidden(path: Path, root: Path) -> bool:
-    below = path.parts[len(root.parts) :] if path.is_relative_to(root) else (path.name,)
-    return any(part.startswith(".") for part in below)
+    def _walk(self, folder: Path) -> Iterator[os.DirEntry[str]]:
+        """Give the files under `folder` in the order of their paths, a folder at a time."""
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            raise SourceError(f"{folder}: {error.strerror}") from error
+        for entry in entries:
+            if entry.name.startswith("."):
+                self.passed_over += 1
+            elif entry.is_file() and Path(entry.name).suffix.lower() in SUFFIXES:
+                yield entry
+            elif entry.is_dir() and not entry.is_symlink():
+                yield from self._walk(Path(entry.path))
+            else:
+                self.passed_over += 1
 
 
 def _log_of(path: Path, hour: datetime | None = None) -> LogObject:

@@ -14,9 +14,12 @@ SERVICE = "BedrockModelInvocationLogs"
 HOUR = timedelta(hours=1)
 
 _HOUR = re.compile(r"(?:^|/)(\d{4})/(\d\d)/(\d\d)/(\d\d)/(?!.*/\d{4}/\d\d/\d\d/\d\d/)")
-# What Bedrock and CloudWatch write to see whether they may.
+# What Bedrock and CloudWatch write to see whether they may: names of objects.
 _CHECKS = ("permission-check", "aws-logs-write-test")
-_BODY = re.compile(r"(?:^|/)data/[^/]*_(?:input|output)\.json(?:\.gz)?$")
+# A body that was copied without its hour: by its request's id, for others may say `_output` too.
+_BODY = re.compile(
+    r"(?:^|/)data/[0-9a-f]{8}(?:-[0-9a-f]{4,12}){4}_(?:input|output)\.json(?:\.gz)?$"
+)
 
 
 def hour_of(key: str) -> datetime | None:
@@ -34,7 +37,8 @@ def hour_of(key: str) -> datetime | None:
 def holds_records(key: str) -> bool:
     """Say whether an object is one of records: no body, and no check of a permission."""
     key = key.replace("\\", "/")
-    if any(word in key for word in _CHECKS):
+    name = key.rpartition("/")[2]
+    if any(word in name for word in _CHECKS):
         return False
     if hour_of(key) is not None and "/data/" in key[_hour_end(key) - 1 :]:
         return False
@@ -52,7 +56,7 @@ def in_range(hour: datetime | None, since: datetime | None, until: datetime | No
     A record is written after its call, so never in an earlier hour, and often in a later one:
     `until` bounds records, not objects.
     """
-    return hour is None or since is None or hour + HOUR > since
+    return hour is None or since is None or since - hour < HOUR
 
 
 def hours(since: datetime, until: datetime) -> list[datetime]:

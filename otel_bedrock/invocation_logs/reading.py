@@ -11,7 +11,7 @@ from otel_bedrock.invocation_logs.inflate import inflate
 from otel_bedrock.invocation_logs.offloaded import Bodies, Fetch
 from otel_bedrock.invocation_logs.record import Record, nanoseconds
 from otel_bedrock.invocation_logs.values import Corrupt, Position, Values
-from otel_bedrock.invocation_logs.wrappers import unwrap
+from otel_bedrock.invocation_logs.wrappers import Unwrapper
 
 
 class SourceError(Exception):
@@ -57,11 +57,15 @@ class Source(Protocol):
     """Where logs are.
 
     `recent` is how far back one who follows looks each time, where looking through everything
-    that may come late has a price; None where it has none.
+    that may come late has a price; None where it has none. `passed_over` is how many files the
+    last look left alone, as their names are not those of logs.
     """
 
     name: str
     recent: timedelta | None
+
+    @property
+    def passed_over(self) -> int: ...
 
     def objects(self, since: datetime | None, until: datetime | None) -> Iterator[LogObject]:
         """Give the objects that may hold records of that time, the oldest first."""
@@ -105,15 +109,18 @@ class Reading:
         log = self._log
         try:
             values = self._values = Values(self._chunks(), self._start)
+            unwrapper = Unwrapper()
             for value in values:
                 line = value.line if isinstance(value, Corrupt) else values.line
-                for found in unwrap(value, line):
+                for found in unwrapper.take(value, line):
                     if isinstance(found, Corrupt):
                         yield Skipped(log.name, found.line, found.why)
                     else:
                         yield Record(found, self._bodies)
                 if not values.torn:
                     self.position = values.position
+            for missing in unwrapper.end():
+                yield Skipped(log.name, missing.line, missing.why)
         except OSError as error:
             self.failed = True
             yield Skipped(log.name, None, error.strerror or str(error))

@@ -40,6 +40,7 @@ class S3:
 
     # A list for each hour.
     recent = None
+    passed_over = 0
 
     def __init__(self, text: str, client: Any = None) -> None:
         match = _FORM.fullmatch(text)

@@ -25,6 +25,27 @@ _MESSAGES = ("message", "@message")
 # Members that hold a payload in gzip and base64: of a Lambda function, of Kinesis.
 _PAYLOADS = (("awslogs", "data"), ("kinesis", "data"))
 _DEEPEST = 8
+_NO_MESSAGE = "a row of Logs Insights without its record: ask for `fields @message`"
+
+
+class Unwrapper:
+    """Unwraps the values of one file, in which a query's row may come a field at a time."""
+
+    def __init__(self) -> None:
+        self._field: int | None = None
+        self._message = False
+
+    def take(self, value: Any, line: int) -> Iterator[Any]:
+        """Yield what `unwrap` does."""
+        if _is_field(value):
+            self._field = line
+            self._message = self._message or _is_message(value)
+        return unwrap(value, line)
+
+    def end(self) -> Iterator[Corrupt]:
+        """Yield what could not be said before all values were there."""
+        if self._field is not None and not self._message:
+            yield Corrupt(self._field, _NO_MESSAGE)
 
 
 def unwrap(value: Any, line: int = 0, depth: int = 0) -> Iterator[Any]:
@@ -38,6 +59,9 @@ def unwrap(value: Any, line: int = 0, depth: int = 0) -> Iterator[Any]:
     if isinstance(value, Corrupt):
         yield value
     elif isinstance(value, list):
+        if value and all(map(_is_field, value)) and not any(map(_is_message, value)):
+            yield Corrupt(line, _NO_MESSAGE)
+            return
         for item in value:
             yield from unwrap(item, line, depth + 1)
     elif isinstance(value, dict):
@@ -50,8 +74,8 @@ def _unwrap_object(value: dict[str, Any], line: int, depth: int) -> Iterator[Any
     # CloudWatch sends one to see whether a subscription's destination is there.
     if value.get("messageType") == "CONTROL_MESSAGE":
         return
-    if "field" in value and "value" in value:
-        if value["field"] in _MESSAGES:
+    if _is_field(value):
+        if _is_message(value):
             yield from _unwrap_text(value["value"], line, depth)
         return
     for name in _MESSAGES:
@@ -67,6 +91,15 @@ def _unwrap_object(value: dict[str, Any], line: int, depth: int) -> Iterator[Any
             yield from unwrap(value[name], line, depth)
             return
     yield Corrupt(line, "an object that is no invocation log record")
+
+
+def _is_field(value: Any) -> bool:
+    """Say whether a value is one field of a row of Logs Insights."""
+    return isinstance(value, dict) and "field" in value and "value" in value
+
+
+def _is_message(field: dict[str, Any]) -> bool:
+    return field["field"] in _MESSAGES
 
 
 def _unwrap_text(text: Any, line: int, depth: int) -> Iterator[Any]:
