@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from account_month import write_month
@@ -578,6 +579,7 @@ def test_the_command_ingests_and_says_what_it_did(tmp_path, receiver, capsys):
         (["x", "--since", "yesterday"], 2, "expected a time such as 2026-11-01"),
         (["x", "--poll", "fast"], 2, "expected a time such as 30s"),
         (["x", "--seen", "nowhere.txt"], 1, "--seen nowhere.txt: No such file"),
+        (["x", "--otlp-endpoint", "localhost:4318"], 1, "otlp_endpoint"),
     ],
 )
 def test_errors_of_the_command_say_what_to_do(arguments, code, says, tmp_path, capsys, monkeypatch):
@@ -585,6 +587,29 @@ def test_errors_of_the_command_say_what_to_do(arguments, code, says, tmp_path, c
     given = [*arguments, "--checkpoint", str(tmp_path / "c")] if arguments else []
     assert main(["logs", "ingest", *given]) == code
     assert says in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_is_another_program_s_is_named(tmp_path, receiver, capsys):
+    write(tmp_path / "a.jsonl", [make(1)])
+    with closing(sqlite3.connect(tmp_path / "theirs")) as theirs:
+        theirs.execute("CREATE TABLE places (city TEXT)")
+        theirs.commit()
+    command = ["logs", "ingest", str(tmp_path / "a.jsonl"), "--otlp-endpoint", receiver.url]
+    assert main([*command, "--checkpoint", str(tmp_path / "theirs")]) == 1
+    assert f"{tmp_path / 'theirs'}: " in capsys.readouterr().err
+
+
+def test_without_a_home_the_checkpoint_has_to_be_said(tmp_path, receiver, capsys, monkeypatch):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    write(tmp_path / "a.jsonl", [make(1)])
+    command = ["logs", "ingest", str(tmp_path / "a.jsonl"), "--otlp-endpoint", receiver.url]
+    assert main([*command, "--checkpoint", str(tmp_path / "c")]) == 0
+    assert main(command) == 1
+    assert "give --checkpoint" in capsys.readouterr().err
 
 
 def test_an_endpoint_that_is_not_there_is_an_error_that_says_so(tmp_path, capsys):

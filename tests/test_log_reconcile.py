@@ -219,6 +219,14 @@ def test_a_prometheus_that_refuses_is_quoted(logs, capsys):
     assert url in err
     code, _, err = run(capsys, logs, "--prometheus", "localhost:9090")
     assert (code, "expected a URL" in err) == (1, True)
+    for url in ("http://[::1", "http://a b"):
+        code, _, err = run(capsys, logs, "--prometheus", url)
+        assert (code, url in err) == (1, True)
+    for sample in (["noon", "1"], [1e300, "1"], [1, "much"], [1], None):
+        junk = {"status": "success", "data": {"result": [{"metric": {}, "values": [sample]}]}}
+        with prometheus(junk) as (url, _):
+            code, _, err = run(capsys, logs, "--prometheus", url)
+        assert (code, "no result in the answer" in err) == (1, True)
     with prometheus(NOTHING) as (url, _):
         code, _, err = run(capsys, logs, "--prometheus", url, "--header", "nonsense")
     assert (code, "expected 'Name: value'" in err) == (1, True)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
-from datetime import datetime, timezone
+import os
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from account_month import write_month
 
+from otel_bedrock.cli.logs_times import read_span
 from otel_bedrock.cli.main import main
 from otel_bedrock.invocation_logs import Skipped, open_source, read_logs
 from otel_bedrock.invocation_logs import brief as brief_module
@@ -430,6 +435,59 @@ def test_mistakes_are_explained(tmp_path, capsys):
     assert (code, "expected a time such as 2026-11-01" in err) == (2, True)
     code, _, err = run(capsys, tmp_path, "--prices", tmp_path / "no.json")
     assert (code, "--prices" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [
+        ("999999w", "9999-12-31T23:59:59.5Z"),
+        ("0001-01-01T00:00+05:00", "9999-12-31T23:59-05:00"),
+    ],
+)
+def test_a_time_may_be_as_far_away_as_one_likes(first, last, month, capsys):
+    folder, truth = month
+    code, out, _ = run(capsys, folder, "--since", first, "--until", last, "--format", "json")
+    assert code == 3  # for what is corrupt in it
+    assert sum(row["requests"] for row in json.loads(out)) == truth.calls
+    assert run(capsys, folder, "--since", last)[1] == "No records.\n"
+    assert read_span("999999w") < timedelta(days=40_000)
+
+
+@pytest.mark.parametrize(
+    ("redirect", "code", "says"),
+    [
+        ("> /dev/full", 1, "cannot write to standard output: No space left on device"),
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+    ],
+)
+@pytest.mark.parametrize("how", ["table", "json"])
+def test_an_output_that_cannot_be_written_is_no_traceback(redirect, code, says, how, tmp_path):
+    write_month(tmp_path, records=20, trouble=False)
+    command = f"{sys.executable} -m otel_bedrock logs report {tmp_path} --format {how} {redirect}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize("how", ["table", "json"])
+def test_letters_that_the_terminal_lacks_are_written_as_codes(how, tmp_path):
+    write_month(tmp_path, records=20, trouble=False)
+    for path in tmp_path.rglob("*.json.gz"):
+        path.write_bytes(
+            gzip.compress(gzip.decompress(path.read_bytes()).replace(b"amazon", "ä".encode()))
+        )
+    done = subprocess.run(
+        [sys.executable, "-m", "otel_bedrock", "logs", "report", tmp_path, "--format", how],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    )
+    assert done.returncode == 0, done.stderr
+    if how == "json":
+        assert [row for row in json.loads(done.stdout) if row["model"].startswith("ä")]
+    else:
+        assert b"\\xe4.nova" in done.stdout
 
 
 def test_an_empty_folder_is_no_mistake(tmp_path, capsys):

@@ -257,6 +257,28 @@ def test_what_aws_refuses_is_quoted(monkeypatch, capsys):
     assert (code, "get_model_invocation_logging_configuration" in err) == (1, True)
 
 
+@pytest.mark.parametrize(
+    "command", [["status"], ["report", "cloudwatch:/x"], ["report", "s3://abc"]]
+)
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("AWS_PROFILE", "nope", "nope"),
+        ("AWS_CONFIG_FILE", "broken", "broken"),
+        ("AWS_ENDPOINT_URL", "foo", "foo (AWS_ENDPOINT_URL?)"),
+    ],
+)
+def test_settings_of_aws_that_are_none_are_named(
+    command, name, value, says, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "broken").write_text("[oh\nno")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AWS_REGION", REGION)
+    monkeypatch.setenv(name, value)
+    code, _, err = run(capsys, *command)
+    assert (code, says in err) == (1, True), err
+
+
 def test_a_policy_is_read_with_its_wildcards_and_its_prefixes():
     resource = "arn:aws:s3:::my-logs/bedrock/AWSLogs/123456789012/BedrockModelInvocationLogs/x"
     assert allows_bedrock(bucket_policy(BUCKET, "bedrock", PLACE), "s3:PutObject", resource)

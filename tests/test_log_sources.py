@@ -155,6 +155,13 @@ def test_only_the_hours_of_a_range_are_listed(prefix, bucket):
     listed.client.close()
 
 
+def test_an_end_beyond_all_time_is_now(bucket, capsys):
+    bucket(key(datetime.now(timezone.utc), "a"), pack([make(1, datetime.now(timezone.utc))]))
+    far = ["--since", "1h", "--until", "9999-12-31T23:59Z", "--format", "json"]
+    assert main(["logs", "report", f"s3://{BUCKET}/team", *far]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["requests"] == 1
+
+
 def test_without_a_range_all_is_read_and_bodies_and_checks_are_not(bucket):
     fill(bucket)
     found = list(read_logs([open_source(f"s3://{BUCKET}/team")]))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -86,3 +87,19 @@ EXTRAS = {"rich": "cli"}
 
 class CommandError(Exception):
     """A failure that the user can mend: its message is printed, and the exit code is 1."""
+
+
+class OutputError(CommandError):
+    """Standard output takes nothing: a full disk, say."""
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Say of what fails within that it is standard output; a closed pipe is the reader's doing."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise OutputError(f"cannot write to standard output: {why}") from error

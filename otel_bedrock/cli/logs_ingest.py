@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -19,7 +20,7 @@ from otel_bedrock.cli.commands import CommandError
 from otel_bedrock.cli.logs_sources import passed_over
 from otel_bedrock.cli.logs_times import read_bound, read_span
 from otel_bedrock.cli.render import make_console
-from otel_bedrock.config import read_config
+from otel_bedrock.config import Invalid, read_config
 from otel_bedrock.invocation_logs.checkpoint import CheckpointError, SQLiteCheckpoint
 from otel_bedrock.invocation_logs.ingest import (
     Ingest,
@@ -59,7 +60,11 @@ examples:
 def run(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
     options = _parser().parse_args(argv)
-    config = read_config({"otlp_endpoint": options.otlp_endpoint})
+    path = options.checkpoint or _default_checkpoint()
+    try:
+        config = read_config({"otlp_endpoint": options.otlp_endpoint})
+    except Invalid as error:
+        raise CommandError(str(error)) from error
     stop = _Stop()
     screen = _Screen(make_console(stderr=True), quiet=options.quiet)
     plan = Plan(
@@ -73,7 +78,7 @@ def run(argv: Sequence[str]) -> int:
     )
     try:
         with (
-            closing(SQLiteCheckpoint(options.checkpoint)) as checkpoint,
+            closing(SQLiteCheckpoint(path)) as checkpoint,
             stop.on_signals(),
             screen.live(),
         ):
@@ -94,6 +99,10 @@ def run(argv: Sequence[str]) -> int:
                     tally = ingest.run()
     except (CheckpointError, SourceError) as error:
         raise CommandError(str(error)) from error
+    except sqlite3.Error as error:
+        raise CommandError(
+            f"{path}: {error}. Is it a checkpoint of this command, and can it be written?"
+        ) from error
     except ExportError as error:
         if stop.wanted():
             screen.say("Stopped; what was not handed over is taken up by the next run.")
@@ -146,7 +155,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint",
         type=Path,
-        default=_default_checkpoint(),
         metavar="FILE",
         help="what was ingested; keep it as long as the logs"
         " (default: ~/.local/state/otel-bedrock/logs.sqlite)",
@@ -190,7 +198,10 @@ def _open_sources(texts: Sequence[str]) -> list[Source]:
 
 
 def _default_checkpoint() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    try:
+        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    except RuntimeError as error:
+        raise CommandError("this user has no home folder: give --checkpoint FILE") from error
     return Path(state) / "otel-bedrock" / "logs.sqlite"
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Generic, TypeVar
 
+from otel_bedrock.cli.commands import writing
+
 T = TypeVar("T")
 FORMATS = ("table", "csv", "json")
 
@@ -57,7 +59,8 @@ def write(
     columns: Sequence[Column[T]], rows: Sequence[T], how: str, *, total: T | None = None
 ) -> None:
     """Write rows to stdout; `total` is the last line of a table, and of that alone."""
-    _WRITERS[how](columns, rows, total)
+    with writing():
+        _WRITERS[how](columns, rows, total)
 
 
 def _plain(value: Any) -> Any:
@@ -73,7 +76,9 @@ def _write_json(columns: Sequence[Column[T]], rows: Sequence[T], total: T | None
     def one(row: T) -> dict[str, Any]:
         return {column.key: _plain(column.read(row)) for column in columns}
 
-    json.dump([one(row) for row in rows], sys.stdout, indent=2, ensure_ascii=False)
+    # What another encoding lacks would be written in a way that JSON does not know.
+    ascii_only = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
+    json.dump([one(row) for row in rows], sys.stdout, indent=2, ensure_ascii=ascii_only)
     print()
 
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from otel_bedrock.cli.commands import COMMANDS, EXTRAS, MISUSED, CommandError, run_named
+from otel_bedrock.cli.commands import (
+    COMMANDS,
+    EXTRAS,
+    MISUSED,
+    CommandError,
+    OutputError,
+    run_named,
+    writing,
+)
 from otel_bedrock.config import Invalid
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
@@ -39,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_streams()
     try:
         code = _run(arguments)
-        sys.stdout.flush()  # here, where a closed pipe is still ours to be quiet about
+        with writing():  # here, where a closed pipe is still ours to be quiet about
+            sys.stdout.flush()
         return code
     except SystemExit as stop:  # argparse, and rich on a closed pipe
         return stop.code if isinstance(stop.code, int) else FAILED if stop.code else OK
@@ -48,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _abandon_stdout()
         return FAILED
+    except OutputError as error:
+        _abandon_stdout()
+        return _fail(arguments, str(error))
     except CommandError as error:
         return _fail(arguments, str(error))
     except Invalid as error:
@@ -105,12 +118,17 @@ def _fail(arguments: list[str], message: str, code: int = FAILED) -> int:
 
 
 def _open_streams() -> None:
-    # Python has None where a stream was closed before it began (`>&-`), as daemons do: what is
-    # said there goes nowhere, and nothing is read.
+    """See that what is printed can be, wherever it goes."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
+        stream = getattr(sys, name)
+        if stream is None:
+            # Python has None where a stream was closed before it began (`>&-`), as daemons do: what
+            # is said there goes nowhere, and nothing is read.
             nowhere = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - it stays open
             setattr(sys, name, nowhere)
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            # Of a locale that lacks a letter, or for half of one, its code is written.
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _abandon_stdout() -> None:

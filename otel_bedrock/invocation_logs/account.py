@@ -48,7 +48,10 @@ class Account:
     """The account and Region that the environment's credentials are of."""
 
     def __init__(self, region: str | None = None) -> None:
-        self._session = boto3.Session(region_name=region)
+        try:
+            self._session = boto3.Session(region_name=region)
+        except BotoCoreError as error:
+            raise AccountError(f"AWS's settings cannot be used: {error}") from error
         self._clients: dict[str, Any] = {}
         if self._session.region_name is None:
             raise AccountError("no Region: set AWS_REGION, or give --region")
@@ -195,7 +198,10 @@ class Account:
         if service not in self._clients:
             # The stubs know a hundred literal names here, and no str.
             create: Any = self._session.client
-            self._clients[service] = create(service)
+            try:
+                self._clients[service] = create(service)
+            except ValueError as error:
+                raise AccountError(f"{service}: {error} (AWS_ENDPOINT_URL?)") from error
         return self._clients[service]
 
     def _must(self, service: str, operation: str, **given: Any) -> Any:

@@ -13,6 +13,7 @@ from botocore.exceptions import (
 )
 
 from otel_bedrock.invocation_logs.offloaded import read_body
+from otel_bedrock.invocation_logs.reading import SourceError
 from otel_bedrock.paths import dig
 
 # What a call of AWS may raise, the reading of a body included.
@@ -32,12 +33,19 @@ _ADVICE = {
 
 
 def make_client(service: str, region: str | None = None) -> Any:
-    """Make a client with the credentials and the Region of the environment."""
+    """Make a client with the credentials and the Region of the environment.
+
+    Raises:
+        SourceError: a setting of the environment is none.
+    """
     import boto3
     from botocore.config import Config
 
     retries = Config(retries={"mode": "standard", "max_attempts": 8})
-    return boto3.session.Session().client(service, region_name=region, config=retries)  # type: ignore[call-overload]  # any service
+    try:
+        return boto3.session.Session().client(service, region_name=region, config=retries)  # type: ignore[call-overload]  # any service
+    except ValueError as error:
+        raise SourceError(f"{service}: {error} (AWS_ENDPOINT_URL?)") from error
 
 
 def explain(what: str, action: str, error: Exception) -> str:

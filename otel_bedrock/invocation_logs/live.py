@@ -12,8 +12,9 @@ import math
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta, timezone
+from http.client import HTTPException
 from typing import Any
 
 HOUR = timedelta(hours=1)
@@ -78,11 +79,9 @@ class Prometheus:
                     "end": str((first + hours * HOUR).timestamp()),
                     "step": "3600",
                 }
-                for series in self._ask("query_range", given):
-                    model = series["metric"].get(MODEL, "")
-                    for at, value in series["values"]:
-                        hour = datetime.fromtimestamp(float(at), first.tzinfo) - HOUR
-                        _add(found.setdefault((model, hour), {}), name, value)
+                for model, at, value in self._ask("query_range", given):
+                    hour = datetime.fromtimestamp(at, first.tzinfo) - HOUR
+                    _add(found.setdefault((model, hour), {}), name, value)
         return found
 
     def after(
@@ -99,9 +98,8 @@ class Prometheus:
                     "query": expression(selector, seconds),
                     "time": str((until + span).timestamp()),
                 }
-                for series in self._ask("query", given):
-                    model = series["metric"].get(MODEL, "")
-                    _add(found.setdefault(model, {}), name, series["value"][1])
+                for model, _, value in self._ask("query", given):
+                    _add(found.setdefault(model, {}), name, value)
         return found
 
     def _selectors(self, regions: Iterable[str]) -> Iterable[tuple[str, list[str]]]:
@@ -113,30 +111,37 @@ class Prometheus:
         for name, templates in METRICS.items():
             yield name, [template % match for template in templates]
 
-    def _ask(self, what: str, given: Mapping[str, str]) -> list[Any]:
+    def _ask(self, what: str, given: Mapping[str, str]) -> list[tuple[str, float, float]]:
+        """Return the samples of an answer: model, time, value."""
         url = f"{self._url}/api/v1/{what}"
         if not url.startswith(("http://", "https://")):
             raise PrometheusError(f"{self._url}: expected a URL with http:// or https://")
-        request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
-            url, urllib.parse.urlencode(given).encode(), self._headers
-        )
         try:
+            request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
+                url, urllib.parse.urlencode(given).encode(), self._headers
+            )
             with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310
                 data = json.load(answer)
         except urllib.error.HTTPError as error:
             with error:
                 said = error.read(2_000).decode(errors="replace")
             raise PrometheusError(f"{url}: {error.code}: {said}") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             raise PrometheusError(f"{url}: {error}") from error
         try:
-            result: list[Any] = data["data"]["result"]
-        except (KeyError, TypeError):
+            return list(_read_samples(data["data"]["result"]))
+        except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError):
             raise PrometheusError(f"{url}: no result in the answer: {str(data)[:200]}") from None
-        return result
 
 
-def _add(counts: dict[str, int], name: str, value: str) -> None:
-    number = float(value)
-    if math.isfinite(number):
-        counts[name] = counts.get(name, 0) + round(number)
+def _read_samples(series: Iterable[Any]) -> Iterator[tuple[str, float, float]]:
+    for one in series:
+        model = str(one["metric"].get(MODEL, ""))
+        for at, value in one["values"] if "values" in one else [one["value"]]:
+            datetime.fromtimestamp(float(at), timezone.utc)  # raises where it is no time
+            yield model, float(at), float(value)
+
+
+def _add(counts: dict[str, int], name: str, value: float) -> None:
+    if math.isfinite(value):
+        counts[name] = counts.get(name, 0) + round(value)
