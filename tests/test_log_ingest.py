@@ -33,6 +33,7 @@ from otel_bedrock.invocation_logs.checkpoint import (
     Place,
     SQLiteCheckpoint,
 )
+from otel_bedrock.invocation_logs.files import Files
 from otel_bedrock.invocation_logs.ingest import Ingest, Plan, Watcher, read_request_ids
 from otel_bedrock.invocation_logs.live_requests import LiveRequests
 from otel_bedrock.invocation_logs.outlet import ExportError, OtlpOutlet
@@ -587,6 +588,24 @@ def test_errors_of_the_command_say_what_to_do(arguments, code, says, tmp_path, c
     given = [*arguments, "--checkpoint", str(tmp_path / "c")] if arguments else []
     assert main(["logs", "ingest", *given]) == code
     assert says in capsys.readouterr().err
+
+
+def test_a_signal_is_heard_while_objects_are_looked_for(tmp_path, receiver, capsys, monkeypatch):
+    """What was ingested by then is sent all the same."""
+
+    def objects(self, since, until):
+        yield from all_objects(self, since, until)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("it goes on looking")
+
+    all_objects = Files.objects
+    monkeypatch.setattr(Files, "objects", objects)
+    write(tmp_path / "logs/a.jsonl", [make(1)])
+    command = ["logs", "ingest", str(tmp_path / "logs"), str(tmp_path / "logs")]
+    command += ["--checkpoint", str(tmp_path / "c"), "--otlp-endpoint", receiver.url]
+    assert main(command) == 130
+    assert "1 records of 1 objects" in capsys.readouterr().err
+    assert tokens(receiver) == expected([make(1)])
 
 
 def test_a_checkpoint_that_is_another_program_s_is_named(tmp_path, receiver, capsys):

@@ -17,6 +17,7 @@ from otel_bedrock.invocation_logs import ingest as ingest_module
 from otel_bedrock.invocation_logs.checkpoint import SQLiteCheckpoint
 from otel_bedrock.invocation_logs.cloudwatch import STREAM, CloudWatch
 from otel_bedrock.invocation_logs.ingest import Ingest, Plan, Watcher
+from otel_bedrock.invocation_logs.layout import spans
 from otel_bedrock.invocation_logs.outlet import OtlpOutlet
 from otel_bedrock.invocation_logs.s3 import S3
 from otel_bedrock.receiver import Receiver
@@ -155,6 +156,25 @@ def test_only_the_hours_of_a_range_are_listed(prefix, bucket):
     listed.client.close()
 
 
+def test_a_long_range_is_listed_in_a_few_requests(bucket):
+    fill(bucket)
+    listed = Listed()
+    source = S3(f"s3://{BUCKET}/team", listed.client)
+    since, until = datetime(2000, 1, 1, 1, tzinfo=timezone.utc), DAY + timedelta(hours=5)
+    assert len(list(read_logs([source], since, until))) == 2 * 5
+    assert len(listed.prefixes) < 100
+    listed.client.close()
+
+
+def test_the_fewest_folders_have_every_hour_and_no_other():
+    since = datetime(2024, 12, 30, 22, 59, tzinfo=timezone.utc)
+    found = list(spans(since, datetime(2026, 2, 2, 1, tzinfo=timezone.utc)))
+    assert found == [
+        *("2024/12/30/22/", "2024/12/30/23/", "2024/12/31/", "2025/", "2026/01/", "2026/02/01/"),
+        *("2026/02/02/00/", "2026/02/02/01/"),
+    ]
+
+
 def test_an_end_beyond_all_time_is_now(bucket, capsys):
     bucket(key(datetime.now(timezone.utc), "a"), pack([make(1, datetime.now(timezone.utc))]))
     far = ["--since", "1h", "--until", "9999-12-31T23:59Z", "--format", "json"]
@@ -268,9 +288,11 @@ def test_bodies_that_are_not_there_are_named_once_for_each_object(bucket, tmp_pa
         ("cloudwatch:/no/such/group", "are its name and the Region right"),
     ],
 )
-def test_a_source_that_is_not_there_says_what_to_look_at(text, says, aws):
+@pytest.mark.parametrize("back", [None, 3, 300])
+def test_a_source_that_is_not_there_says_what_to_look_at(text, says, back, aws):
+    since = None if back is None else datetime.now(timezone.utc) - timedelta(hours=back)
     with pytest.raises(SourceError, match=says):
-        list(read_logs([open_source(text)]))
+        list(read_logs([open_source(text)], since))
 
 
 def test_a_log_group_is_read_by_time(group):
@@ -282,6 +304,21 @@ def test_a_log_group_is_read_by_time(group):
     assert ids(read_logs([open_source(f"cloudwatch:{GROUP}")])) == ["r-0", "r-1", "r-2"]
     since, until = now - timedelta(hours=4), now - timedelta(hours=2)
     assert ids(read_logs([open_source(f"cloudwatch:{GROUP}")], since, until)) == ["r-1"]
+
+
+def test_a_log_group_is_asked_for_no_time_before_its_first_event(group):
+    now = datetime.now(timezone.utc)
+    at = now - timedelta(hours=30)
+    group(make(1, at), at=at)
+    source = CloudWatch(f"cloudwatch:{GROUP}")
+    found = list(source.objects(datetime(2020, 1, 1, tzinfo=timezone.utc), None))
+    assert 31 <= len(found) <= 32
+    assert found[0].hour == at.replace(minute=0, second=0, microsecond=0)
+    # The last day is asked for whatever the streams say by now; a full hour ends before the next.
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    (one,) = source.objects(hour - timedelta(hours=3), hour - timedelta(hours=2))
+    assert one.hour == hour - timedelta(hours=3)
+    assert list(source.objects(hour, hour)) == []
 
 
 def test_an_hour_of_a_log_group_is_whole_when_nothing_can_come_any_more(group):

@@ -9,6 +9,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
@@ -17,7 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from otel_bedrock.cli.commands import CommandError
-from otel_bedrock.cli.logs_sources import passed_over
+from otel_bedrock.cli.logs_sources import open_sources, passed_over
 from otel_bedrock.cli.logs_times import read_bound, read_span
 from otel_bedrock.cli.render import make_console
 from otel_bedrock.config import Invalid, read_config
@@ -31,7 +32,7 @@ from otel_bedrock.invocation_logs.ingest import (
 )
 from otel_bedrock.invocation_logs.outlet import ExportError, OtlpOutlet
 from otel_bedrock.invocation_logs.reading import LogObject, Skipped, Source, SourceError
-from otel_bedrock.invocation_logs.sources import KINDS, open_source
+from otel_bedrock.invocation_logs.sources import KINDS
 
 OK, SKIPPED, INTERRUPTED = 0, 3, 130
 ENDPOINT = "http://localhost:4318"
@@ -68,7 +69,7 @@ def run(argv: Sequence[str]) -> int:
     stop = _Stop()
     screen = _Screen(make_console(stderr=True), quiet=options.quiet)
     plan = Plan(
-        sources=_open_sources(options.sources),
+        sources=[_Stoppable(source, stop) for source in open_sources(options.sources)],
         since=options.since,
         until=options.until,
         only_unseen=options.only_unseen,
@@ -190,13 +191,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _open_sources(texts: Sequence[str]) -> list[Source]:
-    try:
-        return [open_source(text) for text in texts]
-    except SourceError as error:
-        raise CommandError(str(error)) from error
-
-
 def _default_checkpoint() -> Path:
     try:
         state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
@@ -231,14 +225,24 @@ class _Stop:
 
     def __init__(self) -> None:
         self._asked = False
+        self._at_once = False
 
     def wanted(self) -> bool:
         return self._asked
 
     def _ask(self, _: int, __: FrameType | None) -> None:
-        if self._asked:
+        again, self._asked = self._asked, True
+        if again or self._at_once:
             raise KeyboardInterrupt
-        self._asked = True
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Do something that may be ended anywhere, and is where that is asked for."""
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
@@ -249,6 +253,32 @@ class _Stop:
         finally:
             for each, handler in before.items():
                 signal.signal(each, handler)
+
+
+class _Stoppable:
+    """A source whose looking for objects ends when it is to stop: that alone may take minutes."""
+
+    def __init__(self, source: Source, stop: _Stop) -> None:
+        self.name = source.name
+        self.recent = source.recent
+        self._source = source
+        self._stop = stop
+
+    @property
+    def passed_over(self) -> int:
+        return self._source.passed_over
+
+    def objects(self, since: datetime | None, until: datetime | None) -> Iterator[LogObject]:
+        found = self._source.objects(since, until)
+        while not self._stop.wanted():
+            try:
+                with self._stop.at_once():
+                    log = next(found, None)
+            except KeyboardInterrupt:
+                return
+            if log is None:
+                return
+            yield log
 
 
 class _Screen:

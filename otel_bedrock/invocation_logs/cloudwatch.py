@@ -20,6 +20,8 @@ PREFIX = "cloudwatch:"
 STREAM = "aws/bedrock/modelinvocations"
 # How long after its call a record may come.
 LATE = timedelta(hours=6)
+# A stream may say late that it has events: so far back they are asked for in any case.
+_LATELY = timedelta(days=1)
 
 # Bedrock's own first event of a log group, which is no record.
 _CHECK = "Permissions are correctly set"
@@ -37,6 +39,8 @@ class CloudWatch:
         if not group:
             raise SourceError(f"{text}: expected {PREFIX}LOG_GROUP, its name or its ARN")
         self.name = text
+        # Whether the group was seen to be there.
+        self._found = False
         is_arn = group.startswith("arn:")
         if is_arn:
             group = group.removesuffix(":*")
@@ -61,11 +65,8 @@ class CloudWatch:
         """Give the hours that may hold records of that time, the oldest first."""
         now = datetime.now(timezone.utc)
         end = now if until is None else min(now, until.astimezone(timezone.utc))
-        try:
-            start = since.astimezone(timezone.utc) if since is not None else self._first()
-        except FAILURES as error:
-            raise SourceError(explain(self.name, "logs:DescribeLogStreams", error)) from error
-        if start is None:
+        start = self._start(since, now)
+        if start is None or start >= end:
             return
         for hour in hours(start, end):
             first, last = max(hour, start), min(hour + HOUR, end)
@@ -78,6 +79,19 @@ class CloudWatch:
                 hour=hour,
                 fetch=partial(fetch_body, self._get_s3),
             )
+
+    def _start(self, since: datetime | None, now: datetime) -> datetime | None:
+        """Return from when on to read, which is not before there was anything."""
+        recent = now - _LATELY
+        start = since.astimezone(timezone.utc) if since is not None else None
+        if start is not None and start >= recent and self._found:
+            return start
+        try:
+            first = self._first()
+        except FAILURES as error:
+            raise SourceError(explain(self.name, "logs:DescribeLogStreams", error)) from error
+        self._found = True
+        return first if start is None else max(start, min(first or recent, recent))
 
     def _first(self) -> datetime | None:
         """Return the time of the first event; None where there is none."""

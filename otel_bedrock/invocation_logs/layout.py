@@ -8,10 +8,14 @@ https://docs.aws.amazon.com/bedrock/latest/userguide/model-invocation-logging.ht
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
 SERVICE = "BedrockModelInvocationLogs"
 HOUR = timedelta(hours=1)
+HOURLY = "%Y/%m/%d/%H/"
+# Bedrock is younger than this, and so is every log of it.
+_BEGAN = datetime(2020, 1, 1, tzinfo=timezone.utc)
 
 _HOUR = re.compile(r"(?:^|/)(\d{4})/(\d\d)/(\d\d)/(\d\d)/(?!.*/\d{4}/\d\d/\d\d/\d\d/)")
 # What Bedrock and CloudWatch write to see whether they may: names of objects.
@@ -59,11 +63,32 @@ def in_range(hour: datetime | None, since: datetime | None, until: datetime | No
     return hour is None or since is None or since - hour < HOUR
 
 
-def hours(since: datetime, until: datetime) -> list[datetime]:
-    """Return every hour from that of `since` to that of `until`."""
-    hour = since.astimezone(timezone.utc).replace(minute=0, second=0, microsecond=0)
-    found = []
-    while hour <= until:
-        found.append(hour)
+def hours(since: datetime, until: datetime) -> Iterator[datetime]:
+    """Give every hour from that of `since` to the last that begins before `until`."""
+    hour = _floor(since)
+    while hour < until:
+        yield hour
         hour += HOUR
-    return found
+
+
+def spans(since: datetime, until: datetime) -> Iterator[str]:
+    """Give the fewest folders that have all hours from `since` to `until`: years, days, hours."""
+    at, end = max(_floor(since), _BEGAN), _floor(until) + HOUR
+    while at < end:
+        day = at.replace(hour=0)
+        month = day.replace(day=1)
+        # The largest that begins here and is over by the end.
+        for form, start, after in (
+            ("%Y/", month.replace(month=1), month.replace(year=at.year + 1, month=1)),
+            ("%Y/%m/", month, (month + timedelta(days=32)).replace(day=1)),
+            ("%Y/%m/%d/", day, day + timedelta(days=1)),
+            (HOURLY, at, at + HOUR),
+        ):
+            if start == at and after <= end:
+                yield f"{at:{form}}"
+                at = after
+                break
+
+
+def _floor(at: datetime) -> datetime:
+    return at.astimezone(timezone.utc).replace(minute=0, second=0, microsecond=0)

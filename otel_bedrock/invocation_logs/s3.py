@@ -1,8 +1,8 @@
 """S3: invocation logs in a bucket, by the hours that their keys name.
 
-With a time range only its hours are listed, and those after it in which records of it may still
-have been delivered; and what stands beside logs of that layout. Without a range, or where no keys
-have that layout, all that is under the prefix.
+With a time range only its hours are listed, whole days and longer at once, and those after it in
+which records of it may still have been delivered; and what stands beside logs of that layout.
+Without a range, or where no keys have that layout, all that is under the prefix.
 IAM: s3:ListBucket on the bucket, s3:GetObject on its objects.
 """
 
@@ -21,7 +21,14 @@ from otel_bedrock.invocation_logs.aws import (
     make_client,
     read_object,
 )
-from otel_bedrock.invocation_logs.layout import SERVICE, holds_records, hour_of, hours, in_range
+from otel_bedrock.invocation_logs.layout import (
+    HOURLY,
+    SERVICE,
+    holds_records,
+    hour_of,
+    in_range,
+    spans,
+)
 from otel_bedrock.invocation_logs.reading import LogObject, SourceError
 
 # How long after its call a record may come in a later hour's object.
@@ -92,11 +99,12 @@ class S3:
             return
         yield from self._beside()
         now = datetime.now(timezone.utc)
-        last = now if until is None else min(now, until + LATE)
-        for hour in hours(since, last):
+        last = now if until is None or until > now - LATE else until + LATE
+        for span in spans(since, last):
+            # Days and longer in one go; an hour without its folders: off-loaded bodies in data/.
+            delimiter = "/" if span.count("/") == HOURLY.count("/") else ""
             for region in regions:
-                # With a delimiter, so that off-loaded bodies in data/ are not listed.
-                yield from self._list(f"{region}{hour:%Y/%m/%d/%H}/", delimiter="/")
+                yield from self._list(f"{region}{span}", delimiter)
 
     def _under(self) -> Iterator[Any]:
         """List all that is under the prefix, which is a folder's or an object's name."""
