@@ -579,7 +579,8 @@ def test_the_command_ingests_and_says_what_it_did(tmp_path, receiver, capsys):
         (["nowhere"], 1, "nowhere: there is no such file or folder"),
         (["x", "--since", "yesterday"], 2, "expected a time such as 2026-11-01"),
         (["x", "--poll", "fast"], 2, "expected a time such as 30s"),
-        (["x", "--seen", "nowhere.txt"], 1, "--seen nowhere.txt: No such file"),
+        (["x", "--only-unseen", "--seen", "nowhere.txt"], 1, "--seen nowhere.txt: No such file"),
+        (["x", "--seen", "nowhere.txt"], 2, "--only-unseen"),
         (["x", "--otlp-endpoint", "localhost:4318"], 1, "otlp_endpoint"),
     ],
 )

@@ -60,7 +60,10 @@ examples:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.seen and not options.only_unseen:
+        parser.error("--seen says what --only-unseen leaves out: give both")
     path = options.checkpoint or _default_checkpoint()
     try:
         config = read_config({"otlp_endpoint": options.otlp_endpoint})
@@ -177,7 +180,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE",
-        help="request ids of calls reported live, one a line, or their spans as OTLP's JSON",
+        help="with --only-unseen: request ids of calls reported live, one a line, or their spans as"
+        " OTLP's JSON",
     )
     parser.add_argument("--no-spans", action="store_true", help="send metrics only")
     parser.add_argument(
