@@ -429,6 +429,8 @@ def test_what_nobody_told_is_a_dash_and_empty_and_null_but_never_0(tmp_path, cap
 def test_mistakes_are_explained(tmp_path, capsys):
     code, _, err = run(capsys, tmp_path / "nothing")
     assert (code, "there is no such file or folder" in err) == (1, True)
+    code, _, err = run(capsys, "")
+    assert (code, "a source is empty" in err) == (1, True)
     code, _, err = run(capsys, tmp_path, "--by", "team")
     assert (code, "metadata:KEY, got 'team'" in err) == (2, True)
     code, _, err = run(capsys, tmp_path, "--since", "noon")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from otel_bedrock.invocation_logs.batch import WithBatches, ask_bedrock, split_model
-from otel_bedrock.invocation_logs.reading import Source
+from otel_bedrock.invocation_logs.reading import Source, SourceError
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ def open_source(text: str) -> Source:
     Raises:
         SourceError: it is written wrongly.
     """
+    if not text:
+        raise SourceError("a source is empty; the folder that one is in is written as .")
     kind = next(kind for kind in KINDS if text.startswith(kind.prefix))
     text, model = split_model(text)
     return WithBatches(kind.load()(text), model, ask_bedrock)
