@@ -426,6 +426,20 @@ def test_what_nobody_told_is_a_dash_and_empty_and_null_but_never_0(tmp_path, cap
     )
 
 
+def test_a_value_of_others_cannot_write_to_the_terminal(tmp_path, capsys):
+    record = {
+        "schemaType": "ModelInvocationLog",
+        "requestId": "r-1",
+        "modelId": "m",
+        "requestMetadata": {"team": "a\nb\x1b[2Jc\u202ed é"},
+    }
+    (tmp_path / "one.json").write_text(json.dumps(record))
+    _, out, _ = run(capsys, tmp_path, "--by", "metadata:team")
+    assert out.splitlines()[1].startswith(r"a\nb\x1b[2Jc\u202ed é  ")
+    _, out, _ = run(capsys, tmp_path, "--by", "metadata:team", "--format", "json")
+    assert json.loads(out)[0]["metadata:team"] == record["requestMetadata"]["team"]
+
+
 def test_mistakes_are_explained(tmp_path, capsys):
     code, _, err = run(capsys, tmp_path / "nothing")
     assert (code, "there is no such file or folder" in err) == (1, True)

@@ -38,6 +38,13 @@ def text(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
+def visible(text: str) -> str:
+    """Write as codes what a terminal would obey or hide: line breaks, escapes, other directions."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def count(value: Any) -> str:
     """Show a number of things."""
     return "-" if value is None else f"{value:,}"
@@ -99,6 +106,7 @@ def _write_table(columns: Sequence[Column[T]], rows: Sequence[T], total: T | Non
     lines += [[column.show(column.read(row)) for column in shown] for row in rows]
     if total is not None and len(rows) > 1:
         lines.append([column.show(column.read(total)) for column in shown])
+    lines = [[visible(cell) for cell in line] for line in lines]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     for line in lines:
         cells = (

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from otel_bedrock.cli.commands import CommandError
-from otel_bedrock.cli.logs_output import Column, count, text, write
+from otel_bedrock.cli.logs_output import Column, count, text, visible, write
 from otel_bedrock.cli.logs_progress import Progress
 from otel_bedrock.cli.logs_report import add_format, read_all
 from otel_bedrock.cli.logs_sources import add_sources, describe_sources, open_sources
@@ -114,7 +114,7 @@ def _conclude(rows: list[Comparison], different: list[Comparison]) -> None:
             f"{more['requests']:+,} calls, {more['input_tokens']:+,} input and"
             f" {row.difference('output_tokens'):+,} output tokens in the logs"
         )
-        print(f"{row.model}: {amounts}.{_blame(row)}")
+        print(visible(f"{row.model}: {amounts}.{_blame(row)}"))
 
 
 def _blame(row: Comparison) -> str:
