@@ -144,6 +144,9 @@ def test_cloudwatch_needs_a_role_whose_policies_are_shown(aws, capsys):
     [
         ([], "say where to log to"),
         (["--log-group", GROUP], "needs both --log-group and --role"),
+        (["--s3", ""], "expected BUCKET or BUCKET/PREFIX"),
+        (["--s3", "s3:///logs"], "expected BUCKET or BUCKET/PREFIX"),
+        (["--large-s3", "/x"], "expected BUCKET or BUCKET/PREFIX"),
         (["--s3", BUCKET, "--deliver", "texts"], "expected none, or some of text,image"),
     ],
 )

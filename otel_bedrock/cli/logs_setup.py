@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -61,6 +62,8 @@ exit codes:
   2  wrong usage
   4  logging is off, or something is missing
 """
+# Names of old buckets may have capitals and underscores.
+_BUCKET = re.compile(r"(?:s3://)?[A-Za-z0-9._-]{3,255}(?:/.*)?")
 _MARKS = {OK: "ok ", BAD: "BAD"}
 
 
@@ -169,11 +172,14 @@ def _check_wish(parser: argparse.ArgumentParser, wanted: dict[str, Any]) -> None
 
 
 def _add_wishes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--s3", metavar="BUCKET[/PREFIX]", help="log to this bucket")
+    parser.add_argument(
+        "--s3", type=_read_bucket, metavar="BUCKET[/PREFIX]", help="log to this bucket"
+    )
     parser.add_argument("--log-group", metavar="NAME", help="log to this group of CloudWatch Logs")
     parser.add_argument("--role", metavar="ARN", help="the role with which Bedrock writes to it")
     parser.add_argument(
         "--large-s3",
+        type=_read_bucket,
         metavar="BUCKET[/PREFIX]",
         help="where bodies go that are too large for CloudWatch Logs (over 100 KB)",
     )
@@ -184,6 +190,12 @@ def _add_wishes(parser: argparse.ArgumentParser) -> None:
         help=f"bodies to log: {','.join(KINDS)}, or none (default: as it is; else text)",
     )
     parser.add_argument("--yes", action="store_true", help="make the change")
+
+
+def _read_bucket(text: str) -> str:
+    if not _BUCKET.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"expected BUCKET or BUCKET/PREFIX, got {text!r}")
+    return text
 
 
 def _read_kinds(text: str) -> frozenset[str]:
