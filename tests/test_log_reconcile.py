@@ -232,6 +232,15 @@ def test_a_prometheus_that_refuses_is_quoted(logs, capsys):
     assert (code, "expected 'Name: value'" in err) == (1, True)
 
 
+@pytest.mark.parametrize("command", ["reconcile", "report", "ingest"])
+def test_a_range_that_ends_before_it_begins_is_misuse(command, logs, tmp_path, capsys):
+    more = {"reconcile": ["--prometheus", "http://127.0.0.1:1"], "report": []}
+    more["ingest"] = ["--checkpoint", str(tmp_path / "c"), "--otlp-endpoint", "http://127.0.0.1:1"]
+    bounds = ["--since", "2026-11-27", "--until", "2026-11-26"]
+    assert main(["logs", command, str(logs), *bounds, *more[command]]) == 2
+    assert "--until 2026-11-26T00:00Z is before --since" in capsys.readouterr().err
+
+
 def test_no_records_are_nothing_to_compare(tmp_path, capsys):
     code, _, err = run(capsys, tmp_path, "--prometheus", "http://127.0.0.1:1")
     assert (code, "no records" in err) == (1, True)

@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from otel_bedrock.cli.commands import CommandError
-from otel_bedrock.cli.logs_sources import open_sources, passed_over
+from otel_bedrock.cli.logs_sources import check_range, open_sources, passed_over
 from otel_bedrock.cli.logs_times import read_bound, read_span
 from otel_bedrock.cli.render import make_console
 from otel_bedrock.config import Invalid, read_config
@@ -64,6 +64,7 @@ def run(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     if options.seen and not options.only_unseen:
         parser.error("--seen says what --only-unseen leaves out: give both")
+    check_range(parser, options)
     path = options.checkpoint or _default_checkpoint()
     try:
         config = read_config({"otlp_endpoint": options.otlp_endpoint})

@@ -12,7 +12,12 @@ from otel_bedrock.cli.commands import CommandError
 from otel_bedrock.cli.logs_output import Column, count, text, visible, write
 from otel_bedrock.cli.logs_progress import Progress
 from otel_bedrock.cli.logs_report import add_format, read_all
-from otel_bedrock.cli.logs_sources import add_sources, describe_sources, open_sources
+from otel_bedrock.cli.logs_sources import (
+    add_sources,
+    check_range,
+    describe_sources,
+    open_sources,
+)
 from otel_bedrock.invocation_logs.live import HOUR, Prometheus, PrometheusError
 from otel_bedrock.invocation_logs.reading import SourceError
 from otel_bedrock.invocation_logs.reconcile import Comparison, Counts, compare
@@ -53,7 +58,9 @@ examples:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    check_range(parser, options)
     since, until = _whole_hours(options.since, options.until)
     report = Report(
         by=("model", "hour", "identity", "reporter", "region"), since=since, until=until

@@ -14,6 +14,7 @@ from otel_bedrock.cli.logs_output import FORMATS, Column, count, ratio, text, us
 from otel_bedrock.cli.logs_progress import Progress
 from otel_bedrock.cli.logs_sources import (
     add_sources,
+    check_range,
     describe_sources,
     open_sources,
     passed_over,
@@ -61,7 +62,9 @@ examples:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    check_range(parser, options)
     by = tuple(options.by or ("model",))
     book = _open_prices(options.prices)
     report = Report(by=by, since=options.since, until=options.until, book=book)

@@ -30,6 +30,13 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--until", type=read_bound, metavar="TIME", help="only calls before then")
 
 
+def check_range(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """See that a range does not end before it begins."""
+    since, until = options.since, options.until
+    if since is not None and until is not None and since > until:
+        parser.error(f"--until {until:%Y-%m-%dT%H:%MZ} is before --since {since:%Y-%m-%dT%H:%MZ}")
+
+
 def open_sources(texts: Sequence[str]) -> list[Source]:
     """Make the sources, or say which of them is wrong."""
     try:
