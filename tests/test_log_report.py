@@ -518,6 +518,26 @@ def test_what_was_passed_over_is_counted_and_no_failure(tmp_path, capsys):
     assert f"passed over 1 in {tmp_path}" in err
 
 
+def test_a_folder_that_may_not_be_read_is_named_and_the_others_are_read(
+    tmp_path, capsys, monkeypatch
+):
+    truth = write_month(tmp_path, records=40, trouble=False)
+    (tmp_path / "secret").mkdir()
+    scan = os.scandir
+
+    def refuse(folder):
+        if Path(folder).name == "secret":
+            raise PermissionError(13, "Permission denied")
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    code, out, err = run(capsys, tmp_path, "--format", "json")
+    assert (code, f"{tmp_path / 'secret'}: Permission denied" in err) == (3, True)
+    assert sum(row["requests"] for row in json.loads(out)) == truth.calls
+    code, _, err = run(capsys, tmp_path / "secret")
+    assert (code, "secret: Permission denied" in err) == (1, True)
+
+
 def test_a_file_that_may_not_be_read_is_named_and_the_others_are_read(
     tmp_path, capsys, monkeypatch
 ):

@@ -52,25 +52,33 @@ class Files:
         self.passed_over = 0
         # Resolved once: a month has many files.
         for entry in self._walk(self._path.resolve()):
-            if holds_records(entry.path):
+            if isinstance(entry, LogObject):
+                yield entry
+            elif holds_records(entry.path):
                 hour = hour_of(entry.path)
                 if in_range(hour, since, until):
                     path = Path(entry.path)
                     yield _log_of(path.resolve() if entry.is_symlink() else path, hour)
 
-    def _walk(self, folder: Path) -> Iterator[os.DirEntry[str]]:
-        """Give the files under `folder` in the order of their paths, a folder at a time."""
+    def _walk(self, folder: Path, *, root: bool = True) -> Iterator[os.DirEntry[str] | LogObject]:
+        """Give the files under `folder` in the order of their paths, a folder at a time.
+
+        A folder below it that cannot be read is given as an object that cannot be.
+        """
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            raise SourceError(f"{folder}: {error.strerror}") from error
+            if root:
+                raise SourceError(f"{folder}: {error.strerror}") from error
+            yield LogObject(str(folder), None, None, partial(_refuse, error))
+            return
         for entry in entries:
             if entry.name.startswith("."):
                 self.passed_over += 1
             elif entry.is_file() and Path(entry.name).suffix.lower() in SUFFIXES:
                 yield entry
             elif entry.is_dir() and not entry.is_symlink():
-                yield from self._walk(Path(entry.path))
+                yield from self._walk(Path(entry.path), root=False)
             else:
                 self.passed_over += 1
 
@@ -118,6 +126,10 @@ def _read(path: Path, offset: int) -> Iterator[bytes]:
         file.seek(offset)
         while chunk := file.read(_CHUNK):
             yield chunk
+
+
+def _refuse(error: OSError, _: int) -> Iterator[bytes]:
+    raise error
 
 
 def _read_stdin(_: int) -> Iterator[bytes]:
