@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import os
 import tracemalloc
 
 import pytest
@@ -379,6 +380,16 @@ def test_a_body_that_tells_nothing_is_named(body, says, tmp_path):
     assert found.read_usage() is None
     (named,) = skipped
     assert says in str(named)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_pipe_is_read_as_a_file_is(pack):
+    end, start = os.pipe()
+    os.write(start, pack(lines().encode()))
+    os.close(start)
+    found = list(read_logs([open_source(f"/dev/fd/{end}")], skipped=pytest.fail))
+    os.close(end)
+    assert [each.request_id for each in found] == IDS
 
 
 def test_a_path_that_is_not_there_is_an_error_that_names_it(tmp_path):

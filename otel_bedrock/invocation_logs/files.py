@@ -47,7 +47,11 @@ class Files:
         if not self._path.exists():
             raise SourceError(f"{self.name}: there is no such file or folder")
         if not self._path.is_dir():
-            yield _log_of(self._path.resolve())
+            if self._path.is_file():
+                yield _log_of(self._path.resolve())
+            else:
+                # A pipe: what is read of it, to see what it is, is gone.
+                yield LogObject(self.name, None, None, partial(_read_pipe, self._path))
             return
         self.passed_over = 0
         # Resolved once: a month has many files.
@@ -125,6 +129,12 @@ def _read(path: Path, offset: int) -> Iterator[bytes]:
     with path.open("rb") as file:
         file.seek(offset)
         while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def _read_pipe(path: Path, _: int) -> Iterator[bytes]:
+    with path.open("rb", buffering=0) as pipe:
+        while chunk := pipe.read(_CHUNK):
             yield chunk
 
 
