@@ -565,11 +565,15 @@ def test_the_command_ingests_and_says_what_it_did(tmp_path, receiver, capsys):
     assert "3 records of 1 objects: 33 tokens in, 6 out" in capsys.readouterr().err
     assert tokens(receiver) == expected(records)
     with (tmp_path / "logs/a.jsonl").open("a") as file:
-        file.write("no JSON\n" + json.dumps(make(3)) + "\n")
+        large = make(3, input={"inputTokenCount": 10**12})
+        file.write("no JSON\n" + json.dumps(large) + "\n")
+    write(tmp_path / "logs/b.jsonl", records)
     assert main(command) == 3
     err = capsys.readouterr().err
     assert "a.jsonl: line 4: expected a JSON object" in err
-    assert "1 records of 1 objects" in err
+    assert err.splitlines()[-1] == (
+        "1 records of 2 objects: 1,000,000,000,000 tokens in, 2 out; 3 seen before; 1 skipped"
+    )
 
 
 @pytest.mark.parametrize(
@@ -654,7 +658,9 @@ def test_every_command_of_logs_has_a_help(capsys):
     for command in COMMANDS:
         assert command.sentence in out
         assert main(["logs", command.name, "--help"]) == 0
-        assert f"otel-bedrock logs {command.name}" in capsys.readouterr().out
+        teaches = capsys.readouterr().out
+        assert f"otel-bedrock logs {command.name}" in teaches
+        assert ("JOB#MODEL" in teaches) == ("SOURCE..." in teaches or "[SOURCE" in teaches)
     assert main(["logs", "ingset"]) == 2
     assert "Did you mean 'ingest'?" in capsys.readouterr().err
 

@@ -18,7 +18,12 @@ from rich.live import Live
 from rich.text import Text
 
 from otel_bedrock.cli.commands import CommandError
-from otel_bedrock.cli.logs_sources import check_range, open_sources, passed_over
+from otel_bedrock.cli.logs_sources import (
+    check_range,
+    describe_sources,
+    open_sources,
+    passed_over,
+)
 from otel_bedrock.cli.logs_times import read_bound, read_span
 from otel_bedrock.cli.render import make_console
 from otel_bedrock.config import Invalid, read_config
@@ -32,16 +37,13 @@ from otel_bedrock.invocation_logs.ingest import (
 )
 from otel_bedrock.invocation_logs.outlet import ExportError, OtlpOutlet
 from otel_bedrock.invocation_logs.reading import LogObject, Skipped, Source, SourceError
-from otel_bedrock.invocation_logs.sources import KINDS
 
 OK, SKIPPED, INTERRUPTED = 0, 3, 130
 ENDPOINT = "http://localhost:4318"
 _MOST_NAMED = 20
-_WIDTH = max(len(kind.form) for kind in KINDS)
 
 EPILOG = f"""\
-sources:
-{chr(10).join(f"  {kind.form:{_WIDTH}}  {kind.sentence}" for kind in KINDS)}
+{describe_sources()}
 
 exit codes: 0 all is ingested; 1 it could not go on (nothing is lost: run it
 again); 2 misuse; 3 all is ingested but what was named as skipped; 130 Ctrl-C.
@@ -334,7 +336,8 @@ class _Screen:
 
     def say(self, text: str) -> None:
         if not self._quiet:
-            self._console.print(text, soft_wrap=True)
+            # In a file or a pipe a line stays one, however narrow a terminal would be.
+            self._console.print(text, soft_wrap=not self._console.is_terminal)
 
     def sum_up(self, tally: Tally) -> None:
         self.say(_line(tally))

@@ -10,12 +10,18 @@ from otel_bedrock.cli.logs_times import read_bound
 from otel_bedrock.invocation_logs.reading import Source, SourceError
 from otel_bedrock.invocation_logs.sources import KINDS, open_source
 
+_BATCH = (
+    "  Bedrock is asked for the model of batch output; where it is not, a job.json",
+    "  beside the manifest says it (aws bedrock get-model-invocation-job), or what is",
+    "  written behind the source: s3://BUCKET/JOB#MODEL.",
+)
+
 
 def describe_sources() -> str:
     """Return the kinds of sources, for the help."""
     width = max(len(kind.form) for kind in KINDS)
     rows = [f"  {kind.form:{width}}  {kind.sentence}" for kind in KINDS]
-    return "\n".join(["sources, any number of them:", *rows])
+    return "\n".join(["sources, any number of them:", *rows, *_BATCH])
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
