@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from datetime import datetime
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 from rich.live import Live
@@ -24,6 +21,7 @@ from otel_bedrock.cli.logs_sources import (
     open_sources,
     passed_over,
 )
+from otel_bedrock.cli.logs_stop import Stop, Stoppable
 from otel_bedrock.cli.logs_times import read_bound, read_span
 from otel_bedrock.cli.render import make_console
 from otel_bedrock.config import Invalid, read_config
@@ -36,7 +34,7 @@ from otel_bedrock.invocation_logs.ingest import (
     read_request_ids,
 )
 from otel_bedrock.invocation_logs.outlet import ExportError, OtlpOutlet
-from otel_bedrock.invocation_logs.reading import LogObject, Skipped, Source, SourceError
+from otel_bedrock.invocation_logs.reading import LogObject, Skipped, SourceError
 
 OK, SKIPPED, INTERRUPTED = 0, 3, 130
 ENDPOINT = "http://localhost:4318"
@@ -72,10 +70,10 @@ def run(argv: Sequence[str]) -> int:
         config = read_config({"otlp_endpoint": options.otlp_endpoint})
     except Invalid as error:
         raise CommandError(str(error)) from error
-    stop = _Stop()
+    stop = Stop()
     screen = _Screen(make_console(stderr=True), quiet=options.quiet)
     plan = Plan(
-        sources=[_Stoppable(source, stop) for source in open_sources(options.sources)],
+        sources=[Stoppable(source, stop) for source in open_sources(options.sources)],
         since=options.since,
         until=options.until,
         only_unseen=options.only_unseen,
@@ -225,67 +223,6 @@ def _read_seen(paths: Sequence[Path]) -> _Seen | None:
         except OSError as error:
             raise CommandError(f"--seen {path}: {error.strerror}") from error
     return _Seen(ids) if paths else None
-
-
-class _Stop:
-    """Ends at the next place where nothing is lost; asked twice, at once."""
-
-    def __init__(self) -> None:
-        self._asked = False
-        self._at_once = False
-
-    def wanted(self) -> bool:
-        return self._asked
-
-    def _ask(self, _: int, __: FrameType | None) -> None:
-        again, self._asked = self._asked, True
-        if again or self._at_once:
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Do something that may be ended anywhere, and is where that is asked for."""
-        self._at_once = True
-        try:
-            yield
-        finally:
-            self._at_once = False
-
-    @contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """Listen to Ctrl-C and SIGTERM."""
-        before = {each: signal.signal(each, self._ask) for each in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
-
-
-class _Stoppable:
-    """A source whose looking for objects ends when it is to stop: that alone may take minutes."""
-
-    def __init__(self, source: Source, stop: _Stop) -> None:
-        self.name = source.name
-        self.recent = source.recent
-        self._source = source
-        self._stop = stop
-
-    @property
-    def passed_over(self) -> int:
-        return self._source.passed_over
-
-    def objects(self, since: datetime | None, until: datetime | None) -> Iterator[LogObject]:
-        found = self._source.objects(since, until)
-        while not self._stop.wanted():
-            try:
-                with self._stop.at_once():
-                    log = next(found, None)
-            except KeyboardInterrupt:
-                return
-            if log is None:
-                return
-            yield log
 
 
 class _Screen:
