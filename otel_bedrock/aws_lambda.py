@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
+from otel_bedrock.config import Invalid, seconds
 from otel_bedrock.instrumentor import flush
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -43,16 +44,34 @@ def flush_after(
         at_most_every: seconds within which a second flush is left out: billed data points are
             fewer, and what was left out goes with the next flush, or is lost with the sandbox.
 
-    Never raises by itself, and returns or raises what the handler does.
+    What it makes never raises by itself: it returns or raises what the handler does.
+
+    Raises:
+        TypeError: the handler is no function. When the module is imported, before any invocation.
+        ValueError: a time is no number of seconds; likewise.
     """
+    timeout = _checked("timeout", timeout)
+    at_most_every = _checked("at_most_every", at_most_every)
     if handler is None:
         return functools.partial(_wrapped, timeout=timeout, at_most_every=at_most_every)
     return _wrapped(handler, timeout=timeout, at_most_every=at_most_every)
 
 
+def _checked(name: str, value: float) -> float:
+    try:
+        return seconds(value)
+    except Invalid as error:
+        raise Invalid(f"{name}: {error}") from None
+
+
 def _wrapped(
     handler: Callable[..., Any], *, timeout: float, at_most_every: float
 ) -> Callable[..., Any]:
+    if not callable(handler):
+        raise TypeError(
+            f"flush_after: expected a handler; got {handler!r}. Its settings have names, as in"
+            " @flush_after(timeout=2)"
+        )
     last: float | None = None
 
     @functools.wraps(handler)

@@ -119,6 +119,15 @@ def _whole(value: Any) -> int:
     return number
 
 
+def seconds(value: Any) -> float:
+    """Return `value`, a time in seconds; raise Invalid where it is none."""
+    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else -1.0
+    # Written so that NaN is refused as well.
+    if not number >= 0:
+        raise Invalid(f"expected seconds, 0 or more; got {value!r}")
+    return number
+
+
 def _names(value: Any) -> tuple[str, ...]:
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, (list, tuple, set, frozenset)) or not all(

@@ -15,12 +15,14 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from typing_extensions import Unpack
 
 from otel_bedrock import abandoned, patch, preflight, sdk, shield
-from otel_bedrock.config import Config, Settings, read_config
+from otel_bedrock.config import Config, Invalid, Settings, read_config, seconds
 from otel_bedrock.frozen import dataclass
 from otel_bedrock.nesting import CONFLICTS
 from otel_bedrock.recorder import Recorder
 
 log = logging.getLogger("otel_bedrock")
+
+_FLUSH_TIMEOUT = 5.0
 
 _NO_SDK = (
     "no OpenTelemetry SDK is configured: Bedrock calls are not reported. Set one up, or call"
@@ -304,12 +306,28 @@ def uninstrument() -> None:
     providers.shutdown()
 
 
-def flush(timeout: float = 5.0) -> bool:
+def flush(timeout: float = _FLUSH_TIMEOUT) -> bool:
     """Tell what is waiting and export it, within `timeout` seconds.
 
     Where a stream is open, the garbage collector is run: one that was broken off waits for it.
-    Returns True where everything left in time, or nothing is instrumented. Never raises.
+
+    Returns True where everything left in time, or nothing is instrumented. Never raises: a
+    `timeout` that is no number is said in the log, and the default is taken. No time is left
+    where it is below 0.
     """
+    try:
+        timeout = 0.0 if isinstance(timeout, (int, float)) and timeout < 0 else seconds(timeout)
+    except Invalid as error:
+        log.warning("flush: timeout: %s; %g is used", error, _FLUSH_TIMEOUT)
+        timeout = _FLUSH_TIMEOUT
+    try:
+        return _flush(timeout)
+    except Exception as error:
+        shield.stop("flush", error)
+        return False
+
+
+def _flush(timeout: float) -> bool:
     abandoned.look(collect=True)
     given = _active.given
     if given is None:

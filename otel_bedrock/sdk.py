@@ -48,6 +48,8 @@ _EXPORTERS = {
 # The longest that a process waits at its exit for an endpoint that does not answer (seconds).
 _EXIT_TIMEOUT = 5.0
 _SAY_EVERY = 60.0
+# The longest that a flush waits: infinity and the like fit no clock of the platform.
+_LONGEST = 86_400.0
 
 
 def disabled() -> bool:
@@ -287,6 +289,7 @@ def flush(
 
     The SDK's own time limits are not trusted: its exporters go on retrying past them.
     """
+    timeout = min(timeout, _LONGEST)
     flushes: list[Callable[[], Any]] = []
     for provider in (
         tracer_provider or trace.get_tracer_provider(),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 
 import pytest
-from programs import run
+from programs import SONNET, run
 
 import otel_bedrock
+from otel_bedrock import sdk, shield
 from otel_bedrock.receiver import Receiver
 from otel_bedrock.testing import FakeBedrock
+from otel_bedrock.testing.capture import capture
 
 INPUT = "gen_ai.client.inference.usage.input_tokens"
 
@@ -138,6 +140,59 @@ def test_a_recent_flush_is_enough(flushes):
     for _ in range(3):
         handler(None, None)
     assert len(flushes) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"timeout": "2"}, "timeout: expected seconds, 0 or more; got '2'"),
+        ({"timeout": float("nan")}, "timeout: expected seconds, 0 or more; got nan"),
+        ({"at_most_every": -1}, "at_most_every: expected seconds, 0 or more; got -1"),
+    ],
+)
+def test_a_wrong_time_raises_where_it_is_written_and_not_after_the_handler(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        otel_bedrock.flush_after(**wrong)
+
+
+def test_a_setting_in_the_handlers_place_is_told_by_name():
+    with pytest.raises(TypeError, match=r"got 2\. .*@flush_after\(timeout=2\)"):
+        otel_bedrock.flush_after(2)
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 10**400, "x", None, float("nan")])
+def test_flush_takes_any_timeout_and_says_which_is_none(timeout, caplog):
+    with capture() as captured, FakeBedrock() as bedrock:
+        message = {"role": "user", "content": [{"text": "Hello"}]}
+        bedrock.client().converse(modelId=SONNET, messages=[message])
+        with caplog.at_level("WARNING", "otel_bedrock"):
+            assert otel_bedrock.flush(timeout) is True
+        assert captured.spans
+    said = [record.getMessage() for record in caplog.records]
+    wrong = f"flush: timeout: expected seconds, 0 or more; got {timeout!r}; 5 is used"
+    assert said == ([] if timeout in (float("inf"), 10**400) else [wrong])
+
+
+def test_a_flush_with_less_than_no_time_left_does_not_wait(monkeypatch):
+    seen = []
+    monkeypatch.setattr(sdk, "flush", lambda timeout, *_: seen.append(timeout))
+    with capture():
+        otel_bedrock.flush(-1)
+    assert seen == [0]
+
+
+def test_a_bug_in_a_flush_is_not_the_handlers(monkeypatch):
+    @otel_bedrock.flush_after
+    def handler(event, context):
+        return event
+
+    def broken():
+        raise RuntimeError("ours")
+
+    monkeypatch.delenv(shield.RAISE_VARIABLE)
+    monkeypatch.setattr("otel_bedrock.abandoned.look", broken)
+    assert handler("mine", None) == "mine"
+    assert otel_bedrock.flush() is False
 
 
 def test_flush_returns_in_time_and_never_raises(monkeypatch):
