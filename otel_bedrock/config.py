@@ -222,14 +222,32 @@ def _chooser(value: Any) -> Callable[[Mapping[str, Any]], bool] | float:
     return share
 
 
+_SIGNAL_PATHS = ("/v1/traces", "/v1/metrics", "/v1/logs")
+
+
 def _endpoint(value: Any) -> str:
-    parts = urlsplit(value) if isinstance(value, str) else None
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+    url = value.strip().rstrip("/") if isinstance(value, str) else ""
+    if not _is_url(url):
         raise Invalid(
             "expected the base URL of an OTLP endpoint, such as http://localhost:4318;"
             f" got {value!r}"
         )
-    return str(value).rstrip("/")
+    path = next((path for path in _SIGNAL_PATHS if url.endswith(path)), None)
+    if path is not None:
+        base = url.removesuffix(path)
+        raise Invalid(f"expected the base URL, {base}, to which {path} is added; got {value!r}")
+    return url
+
+
+def _is_url(url: str) -> bool:
+    if any(map(str.isspace, url)):
+        return False
+    try:
+        parts = urlsplit(url)
+        # To ask for the port is what looks at it.
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

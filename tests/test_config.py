@@ -31,6 +31,11 @@ BAD = [
     ("model_limit", "many", "a whole number"),
     ("model_aliases", "abc123", "id=model pairs"),
     ("otlp_endpoint", "localhost:4318", "http://localhost:4318"),
+    ("otlp_endpoint", "http://[::1", "base URL of an OTLP endpoint"),
+    ("otlp_endpoint", "http://localhost:abc", "base URL of an OTLP endpoint"),
+    ("otlp_endpoint", "http://localhost:99999", "base URL of an OTLP endpoint"),
+    ("otlp_endpoint", "http://local host:4318", "base URL of an OTLP endpoint"),
+    ("otlp_endpoint", "https://c/otlp/v1/traces/", "https://c/otlp, to which /v1/traces is added"),
 ]
 
 
