@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from opentelemetry import metrics, trace
@@ -46,6 +47,17 @@ class Given:
     meter_provider: metrics.MeterProvider | None
     logger_provider: Any
     automatic: bool
+    # Names of the settings that were arguments.
+    said: Collection[str] = ()
+    captures: bool = False
+
+    def inside(self, block: Given) -> Given:
+        """Return what `self` comes to in a `capture` block: its settings, and no more.
+
+        What it does not say is as the block says.
+        """
+        kept = {name: getattr(block.config, name) for name in block.said if name not in self.said}
+        return replace(block, config=replace(self.config, **kept))
 
     def same_as(self, other: Given) -> bool:
         return (
@@ -200,6 +212,7 @@ def instrument(
         meter_provider=meter_provider,
         logger_provider=logger_provider,
         automatic=False,
+        said=[name for name, value in settings.items() if value is not None],
     )
     _activate(given)
     BedrockInstrumentor()._is_instrumented_by_opentelemetry = True
@@ -226,6 +239,8 @@ def _activate(given: Given) -> None:
     with _active.lock:
         before = _active.given
         if before is not None:
+            if before.captures and not given.automatic:
+                given = given.inside(before)
             if given.same_as(before):
                 if not given.automatic:
                     _active.given = given
@@ -233,7 +248,7 @@ def _activate(given: Given) -> None:
             if given.automatic:
                 # What the program asked for by hand stays.
                 return
-            if not before.automatic:
+            if not (before.automatic or before.captures):
                 log.warning("instrument() was called before; its new settings replace the former")
         endpoint = given.config.otlp_endpoint
         own = given.tracer_provider is None and given.meter_provider is None
@@ -254,6 +269,9 @@ def exchange(given: Given | None) -> Given | None:
 
     Says nothing, and leaves providers that were made alone.
     """
+    if given is None or not given.captures:
+        # A block may have switched the instrumentor on, or off.
+        BedrockInstrumentor()._is_instrumented_by_opentelemetry = given is not None
     with _active.lock:
         before = _active.given
         if _active.recorder is not None:
@@ -288,10 +306,13 @@ def uninstrument() -> None:
 
     OpenTelemetry's global providers cannot be unset: one that instrument(otlp_endpoint=…) made
     stays the global one, shut down, and a later otlp_endpoint= cannot replace it. Does nothing
-    where nothing is instrumented.
+    where nothing is instrumented, and leaves a `capture` block to its own end.
     """
     with _active.lock:
         if _active.unwrap is None:
+            return
+        if _active.given is not None and _active.given.captures:
+            BedrockInstrumentor()._is_instrumented_by_opentelemetry = False
             return
         abandoned.look()
         preflight.set_up(None)

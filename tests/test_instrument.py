@@ -130,6 +130,43 @@ def test_capture_sets_an_active_instrumentation_aside_and_puts_it_back(bedrock, 
     assert len(captured.spans) == len(exporter.get_finished_spans()) == 1
 
 
+def test_an_application_that_instruments_itself_is_captured(bedrock, providers, caplog):
+    """With its settings, the block's where it gives none, and no provider of its own or message."""
+    exporter, given = providers
+    before = trace._TRACER_PROVIDER
+    with capture(semconv="v1.41") as captured, caplog.at_level(logging.WARNING, "otel_bedrock"):
+        for _ in range(2):
+            otel_bedrock.instrument(**given, request_metadata_keys=("team",), metrics="none")
+        otel_bedrock.instrument(otlp_endpoint="http://127.0.0.1:9", request_metadata_keys=("team",))
+        bedrock.client().converse(
+            modelId=SONNET, messages=MESSAGES, requestMetadata={"team": "search"}
+        )
+    assert exporter.get_finished_spans() == ()
+    assert caplog.records == []
+    assert captured.span.attributes["bedrock.request_metadata.team"] == "search"
+    assert "gen_ai.usage.cache_creation.input_tokens" in captured.span.attributes
+    assert "gen_ai.usage.cache_write.input_tokens" not in captured.span.attributes
+    assert trace._TRACER_PROVIDER is before
+
+
+def test_what_a_capture_block_switches_on_or_off_ends_with_it(bedrock, providers):
+    instrumentor = otel_bedrock.BedrockInstrumentor()
+    exporter, given = providers
+    with capture() as captured:
+        otel_bedrock.instrument()
+        otel_bedrock.uninstrument()
+        _ask(bedrock.client())
+        otel_bedrock.instrument()
+    assert len(captured.spans) == 1
+    assert not instrumentor.is_instrumented_by_opentelemetry
+    otel_bedrock.instrument(**given)
+    with capture():
+        otel_bedrock.uninstrument()
+    _ask(bedrock.client())
+    assert len(exporter.get_finished_spans()) == 1
+    assert instrumentor.is_instrumented_by_opentelemetry
+
+
 # --- in processes of their own: what touches global state
 
 

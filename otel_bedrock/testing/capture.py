@@ -119,7 +119,10 @@ def capture(*, sampler: Sampler | None = None, **settings: Unpack[Settings]) -> 
             answer(bedrock.client())
         assert captured.span.attributes["gen_ai.usage.input_tokens"] == 12
 
-    An instrumentation that was active before is set aside, and back in place afterwards.
+    An instrumentation that was active before is set aside, and back in place afterwards. An
+    application that calls `instrument()` inside the block is captured as well: the settings that
+    it gives count, and those of the block for the others; its providers and `otlp_endpoint` do not.
+    The block ends at its end and not with `uninstrument()`, as does what was instrumented in it.
 
     Args:
         sampler: of the OpenTelemetry SDK; every span is recorded unless given.
@@ -143,6 +146,8 @@ def capture(*, sampler: Sampler | None = None, **settings: Unpack[Settings]) -> 
         meter_provider=meter_provider,
         logger_provider=logger_provider,
         automatic=False,
+        said=[name for name, value in settings.items() if value is not None],
+        captures=True,
     )
     before = exchange(given)
     try:
