@@ -95,11 +95,14 @@ class _Active:
             return
         self.providers.renew()
         self.recorder.close()
-        self.recorder = Recorder(
-            given.config,
-            self.providers.tracer_provider,
-            self.providers.meter_provider,
-            given.logger_provider,
+        self.recorder = Recorder(given.config, *self.providers_of(given), given.logger_provider)
+
+    def providers_of(self, given: Given) -> tuple[Any, Any]:
+        """Return where spans and metrics go: as given, by those that we made, by None globally."""
+        made = self.providers
+        return (
+            given.tracer_provider or made.tracer_provider,
+            given.meter_provider or made.meter_provider,
         )
 
     def current(self) -> Recorder | None:
@@ -118,7 +121,8 @@ class _Active:
             self.inherited = False
             log.warning(_INHERITED)
         # Providers may be set after instrument(): the API's stand-ins pass on to them.
-        if sdk.is_tracing(given.tracer_provider) or sdk.is_metering(given.meter_provider):
+        tracer_provider, meter_provider = self.providers_of(given)
+        if sdk.is_tracing(tracer_provider) or sdk.is_metering(meter_provider):
             self.live = True
             if not self.warned:
                 self.warned = True
@@ -197,8 +201,8 @@ def instrument(
         meter_provider: where metrics go; likewise.
         logger_provider: where content events go; likewise.
         otlp_endpoint: base URL of an OTLP endpoint (`http://localhost:4318`). Sets up the
-            OpenTelemetry SDK as the global one, once, unless there is one. Without it no
-            global state is touched.
+            OpenTelemetry SDK as the global one, once, unless there is one; another endpoint takes
+            the place of the former, for all that goes there. Without it no global state is touched.
         **settings: see the table of settings in README.
 
     Raises:
@@ -230,9 +234,7 @@ def configure(arguments: Mapping[str, Any]) -> Config:
 
 def _recorder(given: Given) -> Recorder:
     preflight.set_up(given.config)
-    return Recorder(
-        given.config, given.tracer_provider, given.meter_provider, given.logger_provider
-    )
+    return Recorder(given.config, *_active.providers_of(given), given.logger_provider)
 
 
 def _activate(given: Given) -> None:
@@ -252,8 +254,11 @@ def _activate(given: Given) -> None:
                 log.warning("instrument() was called before; its new settings replace the former")
         endpoint = given.config.otlp_endpoint
         own = given.tracer_provider is None and given.meter_provider is None
-        if endpoint is not None and own and not _active.providers:
-            _active.providers = sdk.set_up(endpoint)
+        if endpoint is not None and own:
+            if _active.providers:
+                _active.providers.move(endpoint)
+            else:
+                _active.providers = sdk.set_up(endpoint)
         recorder = _recorder(given)
         if _active.unwrap is None:
             _active.unwrap = patch.wrap(_active.current)
@@ -305,8 +310,8 @@ def uninstrument() -> None:
     """Take every patch off, and shut down the providers that instrument() made.
 
     OpenTelemetry's global providers cannot be unset: one that instrument(otlp_endpoint=…) made
-    stays the global one, shut down, and a later otlp_endpoint= cannot replace it. Does nothing
-    where nothing is instrumented, and leaves a `capture` block to its own end.
+    stays the global one, shut down, and a later otlp_endpoint= makes others for Bedrock calls
+    alone. Does nothing where nothing is instrumented, and leaves a `capture` block to its own end.
     """
     with _active.lock:
         if _active.unwrap is None:
@@ -357,13 +362,7 @@ def _flush(timeout: float) -> bool:
     recorder = _active.recorder
     details = None if recorder is None else recorder.details
     events = None if details is None else details.provider
-    made = _active.providers
-    done = sdk.flush(
-        timeout,
-        given.tracer_provider or made.tracer_provider,
-        given.meter_provider or made.meter_provider,
-        events,
-    )
+    done = sdk.flush(timeout, *_active.providers_of(given), events)
     return done and _active.providers.failures == failures
 
 

@@ -57,17 +57,23 @@ def disabled() -> bool:
     return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
+# Providers of ours that were shut down: a global one can be neither used nor replaced.
+_ended: list[Any] = []
+
+
 def is_tracing(provider: trace.TracerProvider | None = None) -> bool:
-    """Return whether `provider`, or the global one, is more than the API's stand-in."""
+    """Return whether `provider`, or the global one, is alive and more than the API's stand-in."""
     provider = provider or trace.get_tracer_provider()
-    return not isinstance(provider, (trace.ProxyTracerProvider, trace.NoOpTracerProvider))
+    stand_ins = (trace.ProxyTracerProvider, trace.NoOpTracerProvider)
+    return not isinstance(provider, stand_ins) and provider not in _ended
 
 
 def is_metering(provider: metrics.MeterProvider | None = None) -> bool:
-    """Return whether `provider`, or the global one, is more than the API's stand-in."""
+    """Return whether `provider`, or the global one, is alive and more than the API's stand-in."""
     provider = provider or metrics.get_meter_provider()
     # The stand-in's class is private; what can be flushed is an SDK's.
-    return not isinstance(provider, metrics.NoOpMeterProvider) and hasattr(provider, "force_flush")
+    is_there = not isinstance(provider, metrics.NoOpMeterProvider)
+    return is_there and hasattr(provider, "force_flush") and provider not in _ended
 
 
 _UNKNOWN = object()
@@ -106,8 +112,7 @@ class Providers:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        module, _, paths, _ = _EXPORTERS[self._protocol]
-        exporter = self._exporter(module, "OTLPSpanExporter", paths["traces"])
+        exporter = self._watched(_EXPORTERS[self._protocol][0], "OTLPSpanExporter", "traces")
         self.tracer_provider = TracerProvider(shutdown_on_exit=False)
         self.tracer_provider.add_span_processor(BatchSpanProcessor(exporter))
         return self.tracer_provider
@@ -117,21 +122,34 @@ class Providers:
         from opentelemetry.sdk.metrics import MeterProvider
         from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
-        _, module, paths, _ = _EXPORTERS[self._protocol]
-        exporter = self._exporter(module, "OTLPMetricExporter", paths["metrics"])
+        exporter = self._watched(_EXPORTERS[self._protocol][1], "OTLPMetricExporter", "metrics")
         reader = PeriodicExportingMetricReader(exporter)
         self.meter_provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
         return self.meter_provider
 
-    def _exporter(self, module: str, name: str, path: str) -> Any:
-        options: dict[str, Any] = {}
-        if self._protocol == _GRPC:
-            options["insecure"] = self._endpoint.startswith("http://")
-        exporter = getattr(importlib.import_module(module), name)(
-            endpoint=self._endpoint + path, **options
-        )
-        self._exporters.append(_Watched(exporter, self))
+    def _watched(self, module: str, name: str, signal: str) -> Any:
+        kind = getattr(importlib.import_module(module), name)
+
+        def make() -> Any:
+            options: dict[str, Any] = {}
+            if self._protocol == _GRPC:
+                options["insecure"] = self._endpoint.startswith("http://")
+            path = _EXPORTERS[self._protocol][2][signal]
+            return kind(endpoint=self._endpoint + path, **options)
+
+        exporter = make()
+        self._exporters.append(_Watched(exporter, self, make))
         return exporter
+
+    def move(self, endpoint: str) -> None:
+        """Export to `endpoint` from now on, also what is waiting; the sums go on."""
+        if endpoint == self._endpoint:
+            return
+        self._endpoint = endpoint
+        for watched in self._exporters:
+            watched.move()
+        if self.seldom is not None:
+            self.seldom.move(endpoint)
 
     def renew(self) -> None:
         """Make new providers in a forked child, which count from zero under their own id.
@@ -155,17 +173,33 @@ class Providers:
         """
         made = (self.tracer_provider, self.meter_provider)
         self.tracer_provider = self.meter_provider = None
+        _ended.extend(provider for provider in made if provider is not None)
         _together([provider.shutdown for provider in made if provider is not None], timeout)
 
 
 class _Watched:
-    """Stands before an exporter's `export`: counts failures, and hides what a fork inherited."""
+    """Stands before an exporter's `export`: counts failures, and hides what a fork inherited.
 
-    def __init__(self, exporter: Any, owner: Providers) -> None:
+    It can pass on to another exporter that `make` makes, for the SDK keeps the one that it has.
+    """
+
+    def __init__(self, exporter: Any, owner: Providers, make: Callable[[], Any]) -> None:
         self._export = exporter.export
+        self._shutdowns = [exporter.shutdown]
         self._owner = owner
+        self._make = make
         self.inherited = False
         exporter.export = self
+        exporter.shutdown = self._shutdown
+
+    def move(self) -> None:
+        exporter = self._make()
+        self._shutdowns.append(exporter.shutdown)
+        self._export = exporter.export
+
+    def _shutdown(self, *args: Any, **kwargs: Any) -> None:
+        for shutdown in self._shutdowns:
+            shutdown(*args, **kwargs)
 
     def __call__(self, data: Any, *args: Any, **kwargs: Any) -> Any:
         if self.inherited and hasattr(data, "resource_metrics"):
@@ -204,6 +238,11 @@ class _Seldom(logging.Filter):
         self._endpoint = endpoint
         self._next = 0.0
 
+    def move(self, endpoint: str) -> None:
+        """Tell of `endpoint` from now on, and at once."""
+        self._endpoint = endpoint
+        self._next = 0.0
+
     def filter(self, record: logging.LogRecord) -> bool:
         return record.levelno < logging.WARNING or self.say()
 
@@ -224,8 +263,10 @@ class _Seldom(logging.Filter):
 def set_up(endpoint: str) -> Providers:
     """Set up tracer and meter provider with OTLP export to `endpoint`, as the global ones.
 
-    A signal for which a global provider exists already keeps it, which is said in the log.
-    OTEL_SDK_DISABLED, OTEL_TRACES_EXPORTER=none and OTEL_METRICS_EXPORTER=none are honoured.
+    Where a former one of ours is the global one, shut down, the new one is for us alone: the API
+    takes no second. A signal for which a global provider exists already keeps it, which is said in
+    the log. OTEL_SDK_DISABLED, OTEL_TRACES_EXPORTER=none and OTEL_METRICS_EXPORTER=none are
+    honoured.
 
     Raises:
         ModuleNotFoundError: the exporters for the protocol are not installed.
@@ -244,9 +285,13 @@ def set_up(endpoint: str) -> Providers:
         protocol = _HTTP
     made = Providers(endpoint, protocol)
     if _wanted("TRACES", is_tracing()):
-        trace.set_tracer_provider(made.make_tracer_provider())
+        provider = made.make_tracer_provider()
+        if trace.get_tracer_provider() not in _ended:
+            trace.set_tracer_provider(provider)
     if _wanted("METRICS", is_metering()):
-        metrics.set_meter_provider(made.make_meter_provider())
+        provider = made.make_meter_provider()
+        if metrics.get_meter_provider() not in _ended:
+            metrics.set_meter_provider(provider)
     if made:
         seldom = made.seldom = _Seldom(endpoint)
         for name in _EXPORTERS[protocol][-1]:

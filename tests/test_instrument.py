@@ -294,6 +294,64 @@ def test_a_second_endpoint_finds_the_sdk_set_up_and_says_so(bedrock):
         assert _sums(receiver)
 
 
+def test_another_endpoint_takes_the_place_of_the_former(bedrock):
+    """Sums go on, so that who reads both has each token once; other libraries' spans go along."""
+    with Receiver() as first, Receiver() as second:
+        done = run(
+            f"""
+            bedrock = client()
+            otel_bedrock.instrument(otlp_endpoint={first.url!r})
+            ask(bedrock)
+            assert otel_bedrock.flush()
+            otel_bedrock.instrument(otlp_endpoint={second.url!r})
+            trace.get_tracer("theirs").start_span("theirs").end()
+            print(ask(bedrock)["inputTokens"])
+            """,
+            bedrock=bedrock,
+        )
+        assert done.returncode == 0, done.stderr
+        assert len(first.spans) == 1
+        assert sorted(span.name for span in second.spans)[1:] == ["theirs"]
+        sums = [_sums(each)["input_tokens"] for each in (first, second)]
+    assert sums == [int(done.stdout), 2 * int(done.stdout)]
+
+
+def test_after_uninstrument_an_endpoint_is_used_again(bedrock):
+    with Receiver() as first, Receiver() as second:
+        done = run(
+            f"""
+            bedrock = client()
+            otel_bedrock.instrument(otlp_endpoint={first.url!r})
+            ask(bedrock)
+            otel_bedrock.uninstrument()
+            otel_bedrock.instrument(otlp_endpoint={second.url!r})
+            print(ask(bedrock)["inputTokens"])
+            assert otel_bedrock.flush()
+            """,
+            bedrock=bedrock,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        assert len(first.spans) == len(second.spans) == 1
+        sums = [_sums(each)["input_tokens"] for each in (first, second)]
+    assert sums == [int(done.stdout)] * 2
+
+
+def test_an_sdk_that_uninstrument_shut_down_is_none(bedrock):
+    with Receiver() as receiver:
+        done = run(
+            f"""
+            otel_bedrock.instrument(otlp_endpoint={receiver.url!r})
+            otel_bedrock.uninstrument()
+            otel_bedrock.instrument()
+            ask(client())
+            """,
+            bedrock=bedrock,
+        )
+    assert done.returncode == 0, done.stderr
+    assert "no OpenTelemetry SDK is configured" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "spans", "points"),
     [
