@@ -130,7 +130,7 @@ class _Active:
             return recorder
         if not self.said:
             self.said = True
-            if not sdk.disabled():
+            if not sdk.unwanted():
                 log.warning(_NO_SDK)
         # A budget holds whether or not anybody looks at what is spent.
         if given.config.budget is not None:
@@ -358,12 +358,15 @@ def _flush(timeout: float) -> bool:
     given = _active.given
     if given is None:
         return True
-    failures = _active.providers.failures
+    made = _active.providers
+    failures = made.failures
     recorder = _active.recorder
     details = None if recorder is None else recorder.details
     events = None if details is None else details.provider
     done = sdk.flush(timeout, *_active.providers_of(given), events)
-    return done and _active.providers.failures == failures
+    if not done:
+        made.say_late(timeout)
+    return done and made.failures == failures
 
 
 class BedrockInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see its import

@@ -92,6 +92,15 @@ def may_be_set() -> bool:
     )
 
 
+def unwanted() -> bool:
+    """Return whether the environment says that nothing is to be exported."""
+    return disabled() or (_is_none("TRACES") and _is_none("METRICS"))
+
+
+def _is_none(signal: str) -> bool:
+    return os.environ.get(f"OTEL_{signal}_EXPORTER", "").strip().lower() == "none"
+
+
 class Providers:
     """The providers that `set_up` made; None where there was one already, or none is wanted."""
 
@@ -174,7 +183,13 @@ class Providers:
         made = (self.tracer_provider, self.meter_provider)
         self.tracer_provider = self.meter_provider = None
         _ended.extend(provider for provider in made if provider is not None)
-        _together([provider.shutdown for provider in made if provider is not None], timeout)
+        if not _together([each.shutdown for each in made if each is not None], timeout):
+            self.say_late(timeout)
+
+    def say_late(self, timeout: float) -> None:
+        """Say that `timeout` seconds were not enough: an endpoint may be silent for longer."""
+        if self.seldom is not None:
+            self.seldom.say_late(timeout)
 
 
 class _Watched:
@@ -206,12 +221,12 @@ class _Watched:
             data = _without_ours(data)
         try:
             result = self._export(data, *args, **kwargs)
-        except Exception:
+        except Exception as error:
             # Exporters of older SDKs raise where nobody listens, and the SDK logs the traceback
             # each time.
             self._owner.failures += 1
             if self._owner.seldom is not None:
-                self._owner.seldom.say()
+                self._owner.seldom.say(f"{type(error).__name__}: {error}")
             return None
         if getattr(result, "name", "SUCCESS") != "SUCCESS":
             self._owner.failures += 1
@@ -231,7 +246,7 @@ def _without_ours(data: Any) -> Any:
 
 
 class _Seldom(logging.Filter):
-    """Lets one message a minute through, of all the loggers that it is put on."""
+    """Says once a minute what the loggers that it is put on complain of, in place of them."""
 
     def __init__(self, endpoint: str) -> None:
         super().__init__()
@@ -244,20 +259,30 @@ class _Seldom(logging.Filter):
         self._next = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno < logging.WARNING or self.say()
+        if record.levelno < logging.WARNING:
+            return True
+        self.say(record.getMessage())
+        return False
 
-    def say(self) -> bool:
-        """Say that nothing can be exported, unless that was said within a minute."""
+    def say(self, reason: str) -> None:
+        """Say that nothing can be exported, unless something was said within a minute."""
+        self._say(f"nothing can be exported to {self._endpoint} at the moment", f"; {reason}")
+
+    def say_late(self, timeout: float) -> None:
+        """Say that not everything was exported in time; likewise."""
+        self._say(f"not everything was taken by {self._endpoint} within {timeout:g} s")
+
+    def _say(self, what: str, reason: str = "") -> None:
         now = time.monotonic()
         if now < self._next:
-            return False
+            return
         self._next = now + _SAY_EVERY
         log.warning(
-            "nothing can be exported to %s at the moment: is an OpenTelemetry Collector listening"
-            " there? Calls are not affected. (otlp_endpoint; said once a minute)",
-            self._endpoint,
+            "%s: is an OpenTelemetry Collector listening there? Calls are not affected."
+            " (otlp_endpoint; said once a minute%s)",
+            what,
+            reason,
         )
-        return True
 
 
 def set_up(endpoint: str) -> Providers:
@@ -313,7 +338,7 @@ def _at_exit_of_children(made: Providers) -> None:
 
 
 def _wanted(signal: str, is_there: bool) -> bool:
-    if os.environ.get(f"OTEL_{signal}_EXPORTER", "").strip().lower() == "none":
+    if _is_none(signal):
         return False
     if is_there:
         log.warning(
