@@ -68,6 +68,7 @@ def steps(
     memory: Memory | None,
 ) -> Generator[Step, Any, TokenCount]:
     """Count `request`: see `counting.count_tokens`."""
+    _check(client)
     sent = request.get("modelId")
     if not isinstance(sent, str) or not sent:
         raise ValueError(f"modelId: expected the id of a model; got {sent!r}")
@@ -84,6 +85,14 @@ def steps(
         if counted is not None:
             return counted
     raise TokenCountUnsupported(sent, " ".join(ask.reasons), ask.advice)
+
+
+def _check(client: Any) -> None:
+    service = getattr(getattr(client, "meta", None), "service_model", None)
+    if service is None:
+        raise TypeError(f"client: expected a client of {RUNTIME}; got {client!r}")
+    if service.service_name != RUNTIME:
+        raise ValueError(f"client: expected one of {RUNTIME}; got one of {service.service_name}")
 
 
 @dataclass(slots=True)
@@ -158,7 +167,8 @@ def _ask_mantle(ask: _Ask) -> Generator[Step, Any, TokenCount | None]:
             ask.reasons.append("it is counted on the bedrock-mantle endpoint alone.")
         ask.advice = (
             "bedrock-mantle may count it, and is found by itself beside AWS's own endpoints only:"
-            f" give mantle_endpoint=, or set {mantle.ENDPOINT_VARIABLE}."
+            " give its URL (mantle_endpoint=, --mantle-endpoint-url), or set"
+            f" {mantle.ENDPOINT_VARIABLE}."
         )
         return None
     if ask.remembers(url, MANTLE):

@@ -137,12 +137,16 @@ def _names(value: Any) -> tuple[str, ...]:
     return tuple(item.strip() for item in items if item.strip())
 
 
+def _pairs(value: str, expected: str) -> Mapping[str, str]:
+    pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+    if not all(sign and key.strip() and name.strip() for key, sign, name in pairs):
+        raise Invalid(f"expected {expected} pairs joined by commas; got {value!r}")
+    return {key.strip(): name.strip() for key, _, name in pairs}
+
+
 def _mapping(value: Any) -> Mapping[str, str]:
     if isinstance(value, str):
-        pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
-        if not all(sign and key.strip() and name.strip() for key, sign, name in pairs):
-            raise Invalid(f"expected id=model pairs joined by commas; got {value!r}")
-        return {key.strip(): name.strip() for key, _, name in pairs}
+        return _pairs(value, "id=model")
     if not isinstance(value, Mapping) or not all(
         isinstance(key, str) and isinstance(name, str) for key, name in value.items()
     ):
@@ -151,7 +155,7 @@ def _mapping(value: Any) -> Mapping[str, str]:
 
 
 def _factors(value: Any) -> Mapping[str, int]:
-    pairs = _mapping(value) if isinstance(value, str) else value
+    pairs = _pairs(value, "id=factor") if isinstance(value, str) else value
     if not isinstance(pairs, Mapping) or not all(isinstance(key, str) for key in pairs):
         raise Invalid(f"expected a mapping from model id to a whole number; got {value!r}")
     return {key: _whole(number) for key, number in pairs.items()}
@@ -161,7 +165,7 @@ def _limits(value: Any) -> Mapping[str, Mapping[str, int]] | str:
     if value == SERVICE_QUOTAS:
         return SERVICE_QUOTAS
     if isinstance(value, str):
-        value = _mapping(value)
+        value = _pairs(value, f"{SERVICE_QUOTAS!r} or id=tokens")
     if not isinstance(value, Mapping):
         raise Invalid(f"expected {SERVICE_QUOTAS!r} or a mapping from model id; got {value!r}")
     found = {}
@@ -183,7 +187,8 @@ def _prices(value: Any) -> Any:
 
 
 def _budget(value: Any) -> Any:
-    if not hasattr(value, "reserve"):
+    # The class has the method too, and is no budget yet.
+    if isinstance(value, type) or not hasattr(value, "reserve"):
         raise Invalid(f"expected a TokenBudget; got {value!r}")
     return value
 

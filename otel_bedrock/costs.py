@@ -47,5 +47,5 @@ def open_costs(source: PriceSource) -> Costs | None:
     try:
         return Costs(open_prices(source))
     except ValueError as error:
-        log.warning("%s; no costs are reported", error)
+        log.warning("%s; no costs are reported (prices, OTEL_BEDROCK_PRICES)", error)
         return None

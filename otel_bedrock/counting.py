@@ -43,8 +43,9 @@ def count_tokens(
         TokenCountUnsupported: Bedrock does not count this model, or not this request; or nobody
             knows which model it is.
         ClientError: what Bedrock answered to CountTokens, as any call would raise it.
-        ValueError: the request has no modelId, or neither messages nor a body that can be read; or
-            the endpoint of bedrock-mantle is no URL.
+        TypeError: the client is none.
+        ValueError: the client is of another service, the request has no modelId, or neither
+            messages nor a body that can be read, or the endpoint of bedrock-mantle is no URL.
     """
     steps = asking.steps(client, request, model_aliases, resolve_models, mantle_endpoint, memory)
     try:

@@ -206,10 +206,13 @@ def instrument(
         **settings: see the table of settings in README.
 
     Raises:
-        TypeError: a name is no setting.
+        TypeError: a name is no setting, or a provider is none.
         ValueError: a setting has a value that it cannot have. Nothing has changed then. Wrong
             values of environment variables warn, and the default is taken.
     """
+    _expect("tracer_provider", tracer_provider, "get_tracer")
+    _expect("meter_provider", meter_provider, "get_meter")
+    _expect("logger_provider", logger_provider, "get_logger")
     given = Given(
         config=configure({"otlp_endpoint": otlp_endpoint, **settings}),
         tracer_provider=tracer_provider,
@@ -220,6 +223,14 @@ def instrument(
     )
     _activate(given)
     BedrockInstrumentor()._is_instrumented_by_opentelemetry = True
+
+
+def _expect(name: str, provider: Any, method: str) -> None:
+    if provider is None:
+        return
+    if isinstance(provider, type) or not hasattr(provider, method):
+        kind = "".join(word.capitalize() for word in name.split("_"))
+        raise TypeError(f"{name}: expected a {kind}; got {provider!r}")
 
 
 def configure(arguments: Mapping[str, Any]) -> Config:

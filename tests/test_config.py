@@ -7,6 +7,7 @@ import logging
 import typing
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 
 import otel_bedrock
 from otel_bedrock.config import SETTINGS, Config, Invalid, Settings, read_config
@@ -43,9 +44,11 @@ BAD = [
 BAD_ARGUMENTS = [
     ("prices", 5, "expected 'genai-prices', a JSON file's path, a mapping or a function"),
     ("budget", 5, "a TokenBudget"),
-    ("burndown", "a.b", "id=model pairs"),
+    ("budget", otel_bedrock.TokenBudget, "a TokenBudget"),
+    ("burndown", "a.b", "id=factor pairs"),
     ("burndown", {"a.b": -1}, "a whole number, 0 or more; got -1"),
     ("burndown", 5, "a mapping from model id to a whole number"),
+    ("quota_limits", "service_quotas", "'service-quotas' or id=tokens pairs"),
     ("quota_limits", 5, "'service-quotas' or a mapping"),
     ("quota_limits", {"a.b": {"hour": 1}}, "tokens by minute and day"),
     ("quota_limits", "a.b=many", "a whole number"),
@@ -76,6 +79,15 @@ def test_a_wrong_variable_warns_and_its_default_is_taken(name, value, allowed, c
     (record,) = caplog.records
     assert variable in record.getMessage()
     assert allowed in record.getMessage()
+
+
+@pytest.mark.parametrize("value", ["x", TracerProvider])
+@pytest.mark.parametrize("kind", ["Tracer", "Meter", "Logger"])
+def test_what_is_no_provider_raises_and_says_so(kind, value):
+    name = f"{kind.lower()}_provider"
+    with capture(), pytest.raises(TypeError) as raised:
+        otel_bedrock.instrument(**{name: value})
+    assert str(raised.value) == f"{name}: expected a {kind}Provider; got {value!r}"
 
 
 def test_an_unknown_setting_names_the_settings():

@@ -7,6 +7,7 @@ import io
 import json
 from urllib.parse import unquote
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 from recordings import load, replaying
@@ -274,6 +275,14 @@ def test_what_is_no_request_is_said(bedrock, client, request_, message):
     with pytest.raises(ValueError, match=message):
         count_tokens(client, **request_)
     assert bedrock.requests == []
+
+
+def test_what_is_no_client_of_bedrock_runtime_is_said(bedrock):
+    with pytest.raises(TypeError, match="client: expected a client of bedrock-runtime; got 'c'"):
+        count_tokens("c", modelId=SONNET, messages=HELLO)
+    other = boto3.client("bedrock", endpoint_url=bedrock.url)
+    with pytest.raises(ValueError, match="client: expected one of bedrock-runtime; got one of bed"):
+        count_tokens(other, modelId=SONNET, messages=HELLO)
 
 
 def test_a_body_of_another_type_is_said(client):

@@ -496,7 +496,8 @@ def test_a_prompt_goes_no_further_than_its_client(bedrock):
     """Beside an endpoint that is not AWS's own, bedrock-mantle is asked only where it is said."""
     with pytest.raises(TokenCountUnsupported) as caught:
         count_tokens(bedrock.client(), modelId=OPUS, messages=HELLO)
-    assert "AWS_ENDPOINT_URL_BEDROCK_MANTLE" in caught.value.advice
+    for way in ("mantle_endpoint=", "--mantle-endpoint-url", "AWS_ENDPOINT_URL_BEDROCK_MANTLE"):
+        assert way in caught.value.advice
     assert bedrock.requests == []
 
 

@@ -411,7 +411,7 @@ def test_wrong_prices_raise_from_instrument_and_only_warn_from_the_environment(m
         bedrock.client().converse(modelId="amazon.nova-lite-v1:0", messages=MESSAGE)
         assert captured.total("bedrock.client.cost") is None
     assert "'nowhere.json' cannot be read" in caplog.text
-    assert "no costs are reported" in caplog.text
+    assert "no costs are reported (prices, OTEL_BEDROCK_PRICES)" in caplog.text
 
 
 @pytest.mark.parametrize(("origin", "cost"), [({}, 0.00495), ({MARK: BATCH}, 0.0012)])
