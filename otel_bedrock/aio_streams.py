@@ -14,7 +14,7 @@ from typing import Any
 
 from otel_bedrock import shield, streams
 from otel_bedrock.bodies import BodyObserver
-from otel_bedrock.streams import EventObserver, Observer, Tether, Unwatchable
+from otel_bedrock.streams import Ending, EventObserver, Observer, Tether, Unwatchable
 
 
 class _Awaited(AsyncGenerator[Any, Any]):
@@ -153,15 +153,6 @@ def _watch_aiohttp(response: Any, observer: BodyObserver) -> Callable[[], bool] 
             shield.stop(f"aio_streams.{name}", error)
             return None
 
-    def notify_content() -> Any:
-        # What `close`, `release` and the end of `async with` come to; afterwards every
-        # reader has an exception.
-        error = ask("exception")
-        try:
-            return kind._notify_content(this())
-        finally:
-            observer.ended(error)
-
     def failed() -> bool:
         error = ask("exception")
         if error is not None:
@@ -171,7 +162,11 @@ def _watch_aiohttp(response: Any, observer: BodyObserver) -> Callable[[], bool] 
     pieces = _Pieces(buffer, observer, lambda: ask("is_eof") is True)
     content._buffer = pieces
     content.on_eof(pieces.end)
-    names["_notify_content"] = notify_content
+    # What `close`, `release` and the end of `async with` come to; afterwards every reader has
+    # an exception.
+    hidden = streams.beneath(names, kind, "_notify_content")
+    ending = Ending(hidden, this, observer, failure=lambda: ask("exception"))
+    names["_notify_content"] = ending.close
     names["_otel_bedrock_watch"] = Tether(observer, content.exception)
     return failed
 

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-from otel_bedrock.streams import Observer, Tether, Unwatchable, ending
+from otel_bedrock.streams import Ending, Observer, Shadow, Tether, Unwatchable, beneath
 
 
 class BodyObserver(Observer, Protocol):
@@ -20,6 +20,9 @@ class BodyObserver(Observer, Protocol):
 
     def see(self, piece: bytes) -> None:
         """The bytes that one read gave."""
+
+
+_READS = ("read", "read1", "read_chunked")
 
 
 def _is_closed(response: Any, unknown: bool = False) -> bool:
@@ -30,30 +33,35 @@ def _is_closed(response: Any, unknown: bool = False) -> bool:
         return unknown
 
 
-class _Reads:
+class _Reads(Shadow):
     """The ways to read one urllib3 response, each telling the bytes that it gave, and the end.
 
     They call each other, so only the outermost is seen.
     """
 
-    __slots__ = ("_depth", "_kind", "_observer", "_this")
+    __slots__ = ("_depth", "_hidden", "_observer", "_this")
 
-    def __init__(self, response: Any, observer: BodyObserver) -> None:
+    def __init__(
+        self, response: Any, observer: BodyObserver, hidden: Mapping[str, Callable[..., Any]]
+    ) -> None:
         self._this = weakref.ref(response)
-        self._kind = type(response)
+        self._hidden = hidden
         self._observer = observer
         self._depth = 0
 
+    def hidden(self, name: str) -> Callable[..., Any]:
+        return self._hidden[name]
+
     def read(self, *args: Any, **kwargs: Any) -> Any:
-        return self._watched(self._kind.read, True, args, kwargs)
+        return self._watched(self._hidden["read"], True, args, kwargs)
 
     def read1(self, *args: Any, **kwargs: Any) -> Any:
-        return self._watched(self._kind.read1, False, args, kwargs)
+        return self._watched(self._hidden["read1"], False, args, kwargs)
 
     def read_chunked(self, *args: Any, **kwargs: Any) -> Iterator[bytes]:
         # The real generator, which holds the response, is made now and runs later.
         response = self._alive()
-        return self._until_last(response, self._kind.read_chunked(response, *args, **kwargs))
+        return self._until_last(response, self._hidden["read_chunked"](response, *args, **kwargs))
 
     def closed(self) -> bool:
         """Say whether the response was closed past us; holds nothing alive."""
@@ -142,17 +150,16 @@ def watch_body(body: Any, observer: BodyObserver) -> Callable[[], bool]:
         raise Unwatchable(f"{kind.__module__}.{kind.__qualname__}")
     if not callable(getattr(body_kind, "close", None)):
         raise Unwatchable(f"{body_kind.__module__}.{body_kind.__qualname__}")
+    hidden = {
+        name: beneath(names, kind, name) for name in _READS if callable(getattr(kind, name, None))
+    }
     try:
-        reads, this_body = _Reads(raw, observer), weakref.ref(body)
+        reads, this_body = _Reads(raw, observer, hidden), weakref.ref(body)
     except TypeError:
         raise Unwatchable(f"{kind.__module__}.{kind.__qualname__}") from None
-    shadows: dict[str, Any] = {"read": reads.read}
-    if callable(getattr(kind, "read1", None)):
-        shadows["read1"] = reads.read1
-    if callable(getattr(kind, "read_chunked", None)):
-        shadows["read_chunked"] = reads.read_chunked
+    shadows: dict[str, Any] = {name: getattr(reads, name) for name in hidden}
     shadows["_otel_bedrock_watch"] = Tether(observer)
-    close = ending(body_kind.close, this_body, raw, observer)
+    ending = Ending(beneath(body_names, body_kind, "close"), this_body, observer, raw)
     names.update(shadows)
-    body_names["close"] = close
+    body_names["close"] = ending.close
     return reads.closed

@@ -2,8 +2,8 @@
 
 Knows nothing of OpenTelemetry. What is shadowed on the user's object is in SEAMS; nothing is
 read, buffered, delayed or changed. Every shadow holds its object by a weak reference: a
-strong one would make a cycle and delay the release of the connection. `bodies` does the same
-with the bytes of a body.
+strong one would make a cycle and delay the release of the connection. What others have put
+at such a name before is called in its place. `bodies` does the same with the bytes of a body.
 
 When a watched object is collected, `Observer.dropped` runs inside the garbage collector,
 which may run anywhere, also under a lock of the metrics SDK: it must take no lock.
@@ -14,9 +14,9 @@ from __future__ import annotations
 import inspect
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 _clock = time.perf_counter
 
@@ -100,6 +100,32 @@ class Tether:
                 observer.dropped(None if self.failure is None else self.failure())
 
 
+class Shadow:
+    """Whose methods stand on the user's objects; each of them calls what it hides."""
+
+    __slots__ = ()
+
+    def hidden(self, name: str) -> Callable[..., Any]:
+        """Return what stands below ours at `name`: it takes the object first."""
+        raise NotImplementedError
+
+
+def beneath(names: Mapping[str, Any], kind: type, name: str) -> Callable[..., Any]:
+    """Return what is called by `name` on an object with `names`, taking the object first.
+
+    What a hook of the caller's or another instrumentation has put there is bound already, and
+    is held by the object as before, so that no cycle is new. What we put there for an earlier
+    call, which gave the same object, is passed by, or each call would add a layer.
+    """
+    if name not in names:
+        return cast("Callable[..., Any]", getattr(kind, name))
+    theirs = names[name]
+    ours = getattr(theirs, "__self__", None)
+    if isinstance(ours, Shadow):
+        return ours.hidden(name)
+    return lambda _, *args, **kwargs: theirs(*args, **kwargs)
+
+
 def innermost(stream: Any) -> Any:
     """Return the stream itself, where another instrumentation has put its proxy around it."""
     while (inner := getattr(stream, "__wrapped__", None)) is not None:
@@ -130,20 +156,21 @@ def watch_events(
     ):
         raise Unwatchable(f"{kind.__module__}.{kind.__qualname__}")
     this = weakref.ref(stream)
-    watch = _Parsing(kind._parse_event, this, observer)
+    watch = _Parsing(beneath(names, kind, "_parse_event"), this, observer)
     awaited = inspect.iscoroutinefunction(kind._parse_event)
     parsing = watch.await_event if awaited else watch.parse_event
+    ending = Ending(beneath(names, kind, "close"), this, observer, names.get("_raw_stream"))
     shadows = {
         "_event_generator": (until_end or _until_end)(names["_event_generator"], observer),
         "_parse_event": parsing,
-        "close": ending(kind.close, this, names.get("_raw_stream"), observer),
+        "close": ending.close,
         "_otel_bedrock_watch": Tether(observer),
     }
     # Once all are made: a stream is watched wholly, or not at all.
     names.update(shadows)
 
 
-class _Parsing:
+class _Parsing(Shadow):
     """`_parse_event` of one stream: the object's own, and what it gives is told.
 
     A method and not a closure, for a call of the same function each time is what Python makes
@@ -159,6 +186,9 @@ class _Parsing:
         self._this = this
         self._observer = observer
         self._gatherer = observer.gatherer
+
+    def hidden(self, name: str) -> Callable[..., Any]:
+        return self._parse
 
     def parse_event(self, raw: Any) -> Any:
         try:
@@ -194,25 +224,41 @@ class _Parsing:
         return event
 
 
-def ending(
-    method: Callable[..., Any], this: Callable[[], Any], raw: Any, observer: Observer
-) -> Callable[..., Any]:
-    """Return `method`, which closes the object that `this` gives, telling that it ended.
+class Ending(Shadow):
+    """`close` of one object, telling that it ended, of what `failure` says.
 
     Whoever holds a bound `close` holds its object, and with it the connection, which lies in
     `raw`: so this one holds `raw`, and closes that where the object itself is gone.
     """
 
-    def close() -> Any:
-        watched = this()
-        if watched is None:
-            return None if raw is None else raw.close()
-        try:
-            return method(watched)
-        finally:
-            observer.ended(None)
+    __slots__ = ("_close", "_failure", "_observer", "_raw", "_this")
 
-    return close
+    def __init__(
+        self,
+        close: Callable[..., Any],
+        this: Callable[[], Any],
+        observer: Observer,
+        raw: Any = None,
+        failure: Callable[[], BaseException | None] | None = None,
+    ) -> None:
+        self._close = close
+        self._this = this
+        self._observer = observer
+        self._raw = raw
+        self._failure = failure
+
+    def hidden(self, name: str) -> Callable[..., Any]:
+        return self._close
+
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        watched = self._this()
+        if watched is None:
+            return None if self._raw is None else self._raw.close()
+        error = None if self._failure is None else self._failure()
+        try:
+            return self._close(watched, *args, **kwargs)
+        finally:
+            self._observer.ended(error)
 
 
 def _until_end(events: Iterator[Any], observer: Observer) -> Iterator[Any]:

@@ -59,6 +59,7 @@ _RIM = (
     "streams._until_end",
     "streams._Parsing.parse_event",
     "streams._Parsing.await_event",
+    "streams.Ending.close",
     "bodies._Reads.read",
     "bodies._Reads._alive",
     "bodies._Reads._watched",

@@ -176,6 +176,29 @@ async def _exhausted(scene):
 
 
 @stream()
+async def _what_others_put_on_the_stream(scene):
+    def put(thing, name):
+        before = getattr(thing, name)
+
+        def noting(*args, **kwargs):
+            scene.saw(name, kwargs)
+            return before(*args)
+
+        setattr(thing, name, noting)
+
+    def hook(parsed, **_):
+        put(parsed[scene.dialect.member], "_parse_event")
+        put(parsed[scene.dialect.member], "close")
+
+    events = scene.client.meta.events
+    script(scene)
+    events.register("after-call.bedrock-runtime", hook)
+    stream = await scene.stream()
+    scene.saw("events", await whole(stream))
+    stream.close(by="name")
+
+
+@stream()
 async def _exhausted_then_closed_twice(scene):
     script(scene)
     stream = await scene.stream()

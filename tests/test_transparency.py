@@ -1548,6 +1548,58 @@ def _hooks_that_use_the_stream_and_change_the_answer(scene):
     scene.saw("data", answer["body"].read())
 
 
+@contextlib.contextmanager
+def _after_call(scene, hook):
+    events = scene.client.meta.events
+    events.register("after-call.bedrock-runtime", hook)
+    try:
+        yield
+    finally:
+        events.unregister("after-call.bedrock-runtime", hook)
+
+
+def put_on(scene, thing, *names):
+    """Put on `thing`, as others do, what notes each call and calls what was there."""
+
+    def put(name, before):
+        def noting(*args, **kwargs):
+            scene.saw(name, kwargs)
+            return before(*args)
+
+        setattr(thing, name, noting)
+
+    for name in names:
+        put(name, getattr(thing, name))
+
+
+@stream()
+def _what_others_put_on_the_stream(scene):
+    script(scene)
+    with _after_call(
+        scene, lambda parsed, **_: put_on(scene, next(_streams(parsed)), "_parse_event", "close")
+    ):
+        events = scene.stream()
+    see_each(scene, events)
+    events.close(by="name")
+
+
+def _streams(parsed):
+    return (value for value in parsed.values() if isinstance(value, EventStream))
+
+
+@body
+def _what_others_put_on_the_body(scene):
+    def hook(parsed, **_):
+        put_on(scene, parsed["body"], "close")
+        put_on(scene, parsed["body"]._raw_stream, "read", "read_chunked")
+
+    scene.bedrock.reply(BODY, headers=BODY_HEADERS)
+    with _after_call(scene, hook):
+        body = scene.client.invoke_model(modelId=CLAUDE, body=REQUEST)["body"]
+    scene.saw("data", body.read())
+    body.close(by="name")
+
+
 @pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=lambda behaviour: behaviour.id)
 def test_the_caller_sees_the_same(stage, behaviour):
     compare(stage, behaviour.act, behaviour.told, behaviour.dialect)
@@ -1893,3 +1945,18 @@ def test_answers_of_botocores_stubber(stage, caplog, monkeypatch):
 def test_how_many_behaviours_were_compared(stage, capsys):
     with capsys.disabled():
         print(f"\n  {stage.compared} behaviours compared, bare and instrumented")
+
+
+def test_a_body_that_is_handed_out_again_and_again_stays_as_shallow(stage):
+    """A stub may give the same object for every call: ours is put on it once."""
+    client = stage.client()
+    raw = urllib3.HTTPResponse(io.BytesIO(BODY), preload_content=False)
+    body = StreamingBody(raw, len(BODY))
+    answer = {"body": body, "contentType": "application/json"}
+    with instrumented(), Stubber(client) as stub:
+        for _ in range(400):
+            stub.add_response("invoke_model", answer)
+            client.invoke_model(modelId=CLAUDE, body=REQUEST)
+        assert body.read() == BODY
+        body.close()
+    client.close()
