@@ -186,6 +186,10 @@ def _settle(observer: Abandoned) -> None:
     except Exception as error:
         observer.give_up()
         shield.stop("abandoned.settle", error)
+    except BaseException:
+        # An interrupt, in a thread of the user's that looks after them by the way.
+        observer.give_up()
+        raise
 
 
 def _run(state: _State, never: threading.Event) -> None:

@@ -56,7 +56,7 @@ class Watches:
 class Begun:
     """A call between its start and its answer; around it, its span is current."""
 
-    __slots__ = ("answered", "let_go", "provider", "recording", "row", "token", "watches")
+    __slots__ = ("answered", "let_go", "over", "provider", "recording", "row", "token", "watches")
 
     def __init__(
         self, watches: Watches, row: Operation, provider: Provider, recording: Recording
@@ -68,9 +68,13 @@ class Begun:
         self.token: object | None = None
         self.answered: Any = None
         self.let_go = False
+        self.over = False
 
     def __enter__(self) -> None:
-        pass
+        try:
+            self.token = self.recording.enter()
+        except Exception as error:
+            shield.stop("begin.enter", error)
 
     def __exit__(
         self,
@@ -86,19 +90,32 @@ class Begun:
                     leave(self)
             with suppress(Exception):
                 abandoned.put(CallObserver(self.recording))
+            self.over = True
             return
         try:
             leave(self)
         except Exception as failure:
             shield.stop("leave", failure)
+        finally:
+            try:
+                if error is None:
+                    returned(self, self.answered)
+                else:
+                    failed(self, error)
+            except Exception as failure:
+                self.recording.give_up()
+                shield.stop("finish", failure)
+        self.over = True
+
+    def interrupted(self) -> None:
+        """End what an interrupt left standing that came between lines of ours.
+
+        Called from outside: such a one also comes where `__exit__` has not begun yet.
+        """
         try:
-            if error is None:
-                returned(self, self.answered)
-            else:
-                failed(self, error)
+            self.recording.interrupted(answered=self.answered is not None)
         except Exception as failure:
-            self.recording.give_up()
-            shield.stop("finish", failure)
+            shield.stop("interrupted", failure)
 
 
 def begin(
@@ -110,12 +127,13 @@ def begin(
     kwargs: Mapping[str, Any],
     ahead: Ahead | None = None,
 ) -> Begun | None:
-    """Start the recording of a call and make its span current; None to pass through.
+    """Start the recording of a call; None to pass through.
 
     Raises:
         BudgetExceeded: the call is not to be sent.
     """
-    recording = who = reservation = None
+    recording = who = None
+    reservation = None if ahead is None else ahead.reservation
     try:
         current = recorder()
         if current is None:
@@ -156,9 +174,7 @@ def begin(
                 service_quotas.see(current.quotas, client)
             except Exception as error:
                 shield.stop("begin.quotas", error)
-        if ahead is not None:
-            reservation = ahead.reservation
-        elif current.budget is not None and row.spends and provider.tokens:
+        if ahead is None and current.budget is not None and row.spends and provider.tokens:
             try:
                 from otel_bedrock.admission import admit
 
@@ -184,6 +200,12 @@ def begin(
                 read_parameters(call, row, parameters, body, provider)
         except Exception as error:
             shield.stop("begin.parameters", error)
+        try:
+            if current.gate is not None:
+                recording.read_content(current.gate, row.reads, parameters)
+        except Exception as error:
+            shield.stop("begin.content", error)
+        return begun
     except ForTheCaller:
         raise
     except Exception as error:
@@ -191,16 +213,13 @@ def begin(
             recording.give_up()
         shield.stop("begin", error)
         return None
-    try:
-        if current.gate is not None:
-            recording.read_content(current.gate, row.reads, parameters)
-    except Exception as error:
-        shield.stop("begin.content", error)
-    try:
-        begun.token = recording.enter()
-    except Exception as error:
-        shield.stop("begin.enter", error)
-    return begun
+    except BaseException:
+        # An interrupt: the call is not sent.
+        if recording is not None:
+            recording.give_up()
+        if reservation is not None:
+            reservation.release()
+        raise
 
 
 def _look_up(client: Any) -> Callable[[ModelId], ModelId]:

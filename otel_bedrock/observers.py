@@ -53,6 +53,9 @@ class _Observer:
             self._finish(error, exhausted)
         except Exception as failure:
             self.stopped("observer.ended", failure)
+        except BaseException:
+            self._interrupted()
+            raise
 
     def dropped(self, error: BaseException | None = None) -> None:
         """Leave the end to be told later; see `streams.Observer`."""
@@ -78,6 +81,11 @@ class _Observer:
         if not self._left:
             self._recording.give_up()
         shield.stop(site, error)
+
+    def _interrupted(self) -> None:
+        """End the span at least, where an interrupt came while the end was told."""
+        if not self._left:
+            self._recording.give_up()
 
     def _take(self) -> bool:
         try:
@@ -230,6 +238,9 @@ class BodyObserver(_Observer):
                 self._finish(None)
         except Exception as error:
             self.stopped("observer.see", error)
+        except BaseException:
+            self._interrupted()
+            raise
 
     def _drop(self, error: BaseException | None) -> None:
         if error is not None:

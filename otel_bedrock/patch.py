@@ -32,12 +32,17 @@ def _call(seam: Seam, recorder: Look, service: str, call: Call) -> Any:
     begun = begin(seam.watches, recorder, service, client, args, kwargs)
     if begun is None:
         return wrapped(*args, **kwargs)
-    begun.recording.counted = counted
-    correlate = begun.recording.recorder.correlate
-    if correlate is not None:
-        args, kwargs = correlate(begun.recording.span, client, args, kwargs)
-    with begun:
-        begun.answered = answered = wrapped(*args, **kwargs)
+    try:
+        begun.recording.counted = counted
+        correlate = begun.recording.recorder.correlate
+        if correlate is not None:
+            args, kwargs = correlate(begun.recording.span, client, args, kwargs)
+        with begun:
+            begun.answered = answered = wrapped(*args, **kwargs)
+    except BaseException:
+        if not begun.over:
+            begun.interrupted()
+        raise
     return answered
 
 
@@ -61,16 +66,21 @@ async def _awaited(seam: Seam, recorder: Look, service: str, call: Call) -> Any:
     begun = begin(seam.watches, recorder, service, client, args, kwargs, ahead)
     if begun is None:
         return await wrapped(*args, **kwargs)
-    begun.recording.counted = counted
-    correlate = begun.recording.recorder.correlate
-    if correlate is not None:
-        args, kwargs = correlate(begun.recording.span, client, args, kwargs)
-    with begun:
-        try:
-            begun.answered = answered = await wrapped(*args, **kwargs)
-        except BaseException as error:
-            begun.let_go = _is_let_go(error)
-            raise
+    try:
+        begun.recording.counted = counted
+        correlate = begun.recording.recorder.correlate
+        if correlate is not None:
+            args, kwargs = correlate(begun.recording.span, client, args, kwargs)
+        with begun:
+            try:
+                begun.answered = answered = await wrapped(*args, **kwargs)
+            except BaseException as error:
+                begun.let_go = _is_let_go(error)
+                raise
+    except BaseException:
+        if not begun.over:
+            begun.interrupted()
+        raise
     return answered
 
 

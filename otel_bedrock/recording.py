@@ -48,6 +48,7 @@ class Recording:
         "content",
         "context",
         "counted",
+        "here",
         "outer",
         "recorder",
         "reservation",
@@ -67,6 +68,7 @@ class Recording:
         self.counted: int | None = None
         self.reservation: Reservation | None = None
         self.started = time.perf_counter()
+        self.here = here
         # The context in which the call's span is current.
         self.context = trace.set_span_in_context(span, here)
         # What the metrics have been told by now; of a counter, up to which count.
@@ -172,6 +174,16 @@ class Recording:
         if self._end is None:
             self._end = end
         try:
+            self._tell(outcome, end[0])
+        finally:
+            # Also where an interrupt comes between.
+            try:
+                self.span.end(end_time=end[0])
+            except Exception as error:
+                shield.stop("recorder.end", error)
+
+    def _tell(self, outcome: Outcome, at: int) -> None:
+        try:
             if self.reservation is not None:
                 self._settle(self.reservation, outcome, last=True)
         except Exception as error:
@@ -198,7 +210,7 @@ class Recording:
             shield.stop("recorder.describe", error)
         if self.recorder.costs is not None:
             try:
-                self.recorder.costs.tell(self, outcome, end[0])
+                self.recorder.costs.tell(self, outcome, at)
             except Exception as error:
                 shield.stop("recorder.cost", error)
         if self.counted is not None:
@@ -208,19 +220,28 @@ class Recording:
                 shield.stop("recorder.counted", error)
         if self.content is not None:
             try:
-                self._tell_content(self.content, outcome, end[0])
+                self._tell_content(self.content, outcome, at)
             except Exception as error:
                 shield.stop("recorder.content", error)
-        try:
-            span.end(end_time=end[0])
-        except Exception as error:
-            shield.stop("recorder.end", error)
 
     def give_up(self) -> None:
         """End the span at least: `finish` has failed, or cannot be reached."""
         self._ended.clear()
         if self.span.is_recording():
             self.span.end()
+
+    def interrupted(self, *, answered: bool) -> None:
+        """Give up a call between lines of ours, one of which may have run by half."""
+        # By what is there and not by the token, which may be lost or used up.
+        if self.is_current():
+            otel_context.attach(self.here)
+        self.give_up()
+        if self.reservation is not None:
+            # An answer has been paid for, though nobody is told how much it was.
+            if answered:
+                self.reservation.settle(None)
+            else:
+                self.reservation.release()
 
     def _tell_counted(self, counted: int, usage: Usage | None) -> None:
         self.span.set_attribute(signals.COUNTED, counted)

@@ -698,3 +698,20 @@ def test_without_asserts_all_is_the_same(bedrock):
     assert told(EVERYTHING, bedrock, "-O") == plain
     assert plain[-1] is None
     assert len(plain[1]) in (6, 7)
+
+
+def test_one_that_an_interrupt_keeps_from_being_settled_is_given_up():
+    class Interrupted:
+        given_up = False
+
+        def settle(self):
+            raise KeyboardInterrupt
+
+        def give_up(self):
+            self.given_up = True
+
+    observer = Interrupted()
+    abandoned.put(observer)
+    with pytest.raises(KeyboardInterrupt):
+        abandoned.drain()
+    assert observer.given_up

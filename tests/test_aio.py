@@ -35,7 +35,7 @@ from transparency import (
     instrumented,
 )
 
-from otel_bedrock import aio_streams
+from otel_bedrock import aio_streams, bracket
 from otel_bedrock.testing.capture import capture
 from otel_bedrock.testing.frames import encode_chunk, encode_event
 
@@ -1350,3 +1350,21 @@ def test_aioboto3(stage, bedrock):
         assert len(captured.spans) == opened.started == 4
         billed = sum(line.output_tokens for line in bedrock.bill)
         assert captured.total("gen_ai.client.inference.usage.output_tokens") == billed
+
+
+def test_an_interrupt_between_our_lines_leaves_no_span_open(stage, bedrock, monkeypatch):
+    """Ctrl-C where `__enter__` begins, which no handler inside it could see."""
+
+    def interrupt(begun):
+        raise KeyboardInterrupt
+
+    async def ask():
+        async with stage.client() as client:
+            await client.converse(modelId=CLAUDE, messages=MESSAGES)
+
+    with instrumented() as (_, opened):
+        monkeypatch.setattr(bracket.Begun, "__enter__", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(ask())
+        assert (opened.started, opened.open) == (1, {})
+        assert bedrock.requests == []

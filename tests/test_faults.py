@@ -8,13 +8,16 @@ import sys
 import threading
 import warnings
 from contextlib import closing, contextmanager
-from itertools import pairwise
+from itertools import count, pairwise
+from pathlib import Path
 
 import pytest
 from injection import SECRET, Injected, injected, sites
 from opentelemetry import context as otel_context
+from opentelemetry import trace
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import Sampler
+from scenarios import SCENARIOS, make_client
 from transparency import (
     ALL_ON,
     BODY,
@@ -29,13 +32,15 @@ from transparency import (
     render,
 )
 
-from otel_bedrock import abandoned, instrumentor, shield
+import otel_bedrock
+from otel_bedrock import Limit, TokenBudget, abandoned, instrumentor, shield
 from otel_bedrock.testing.capture import capture
 
 # botocore leaves the sockets of abandoned streams to the garbage collector, with us or without.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 SITES = sites()
+PACKAGE = str(Path(otel_bedrock.__file__).parent)
 
 # What must be known before there is anything to tell: the call passes through untold.
 BEFORE = {
@@ -574,3 +579,78 @@ def _frames():
     while frame is not None:
         yield frame
         frame = frame.f_back
+
+
+# --- An interrupt, which no shield stops ---
+
+
+class _Interrupt:
+    """Ctrl-C where a function of ours begins, or one that it called in C returns."""
+
+    def __init__(self, point):
+        self.left, self.at = point, None
+
+    def __call__(self, frame, event, _):
+        code = frame.f_code
+        if event in ("call", "c_return") and code.co_filename.startswith(PACKAGE):
+            self.left -= 1
+            if not self.left:
+                self.at = f"{Path(code.co_filename).stem}.{code.co_name}"
+                raise KeyboardInterrupt
+
+
+def interrupted_at(point, act):
+    """Run `act` and interrupt it at its `point`; return where that is, None past the end."""
+    interrupt = _Interrupt(point)
+    sys.setprofile(interrupt)
+    try:
+        act()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.setprofile(None)
+    return interrupt.at
+
+
+# Python itself swallows one in a finalizer, and says so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    "name", ["converse", "converse, 429", "invoke_model, 1 KB", "converse_stream, 10 events"]
+)
+def test_an_interrupt_wherever_it_comes_leaves_nothing_standing(name):
+    """No span stays current or open, and what was not answered holds nothing of a budget."""
+    client, use = make_client()
+    use(SCENARIOS[name])
+    answered = []
+    client.meta.events.register("after-call.bedrock-runtime", lambda **_: answered.append(True))
+    budget = TokenBudget(Limit(per_day=10**12))
+    opened, left = Opened(), []
+
+    def held():
+        return sum(spent.total for spent in budget.store._spent.values())
+
+    with capture(budget=budget) as captured:
+        captured.tracer_provider.add_span_processor(opened)
+        SCENARIOS[name].call(client)
+        for point in count(1):
+            before = held()
+            answered.clear()
+            token = otel_context.attach(otel_context.Context())
+            at = interrupted_at(point, lambda: SCENARIOS[name].call(client))
+            if trace.get_current_span() is not trace.INVALID_SPAN:
+                left.append(("current", at))
+            otel_context.detach(token)
+            if at is None:
+                break
+            if opened.open:
+                # A stream that is not read on is told of when it is collected.
+                gc.collect()
+                abandoned.finish_all()
+            if opened.open:
+                left.append(("open", at))
+                opened.open.clear()
+            # What is interrupted while it is being reserved is not the call's yet.
+            if not answered and held() > before and not at.startswith(("admission", "budget")):
+                left.append(("held", at))
+        assert left == []
+        assert point > 200
