@@ -71,11 +71,12 @@ async def _awaited(seam: Seam, recorder: Look, service: str, call: Call) -> Any:
         correlate = begun.recording.recorder.correlate
         if correlate is not None:
             args, kwargs = correlate(begun.recording.span, client, args, kwargs)
+        handled = sys.exc_info()[1]
         with begun:
             try:
                 begun.answered = answered = await wrapped(*args, **kwargs)
             except BaseException as error:
-                begun.let_go = _is_let_go(error)
+                begun.let_go = _is_let_go(error, handled)
                 raise
     except BaseException:
         if not begun.over:
@@ -84,13 +85,19 @@ async def _awaited(seam: Seam, recorder: Look, service: str, call: Call) -> Any:
     return answered
 
 
-def _is_let_go(error: BaseException | None) -> bool:
-    """Say whether a coroutine was closed while it waited; its clean-up may raise anew."""
+def _is_let_go(error: BaseException | None, handled: BaseException | None) -> bool:
+    """Say whether a coroutine was closed while it waited; its clean-up may raise anew.
+
+    What was being `handled` when it began to wait, and what came before that, is not its own: a
+    call may be made while a generator of the caller's is closed.
+    """
     for _ in range(100):
-        if error is None or isinstance(error, GeneratorExit):
-            break
+        if error is None or error is handled:
+            return False
+        if isinstance(error, GeneratorExit):
+            return True
         error = error.__context__
-    return isinstance(error, GeneratorExit)
+    return False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1057,6 +1057,31 @@ def test_a_coroutine_that_is_let_go_of_is_told(closing, stage, bedrock, caplog):
     assert [line.message for line in caplog.records if "opentelemetry" in line.name] == []
 
 
+def test_a_call_in_the_clean_up_of_a_generator_is_told_as_what_it_raised(stage, bedrock):
+    """The GeneratorExit there is the generator's, not the call's."""
+
+    async def main():
+        async with stage.client() as client:
+
+            async def numbers():
+                try:
+                    yield 1
+                finally:
+                    with contextlib.suppress(client.exceptions.ThrottlingException):
+                        await client.converse(modelId=CLAUDE, messages=MESSAGES)
+
+            given = numbers()
+            async for _ in given:
+                break
+            bedrock.throttle()
+            await given.aclose()
+
+    with instrumented() as (captured, _):
+        asyncio.run(main())
+        assert captured.span.attributes["error.type"] == "ThrottlingException"
+        assert captured.span.attributes["aws.request_id"]
+
+
 def _ends():
     """What ends a recording, at the moment it happens."""
 
