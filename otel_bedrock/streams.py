@@ -128,7 +128,11 @@ def beneath(names: Mapping[str, Any], kind: type, name: str) -> Callable[..., An
 
 def innermost(stream: Any) -> Any:
     """Return the stream itself, where another instrumentation has put its proxy around it."""
-    while (inner := getattr(stream, "__wrapped__", None)) is not None:
+    # Up to a depth that nobody has: there are objects that have an answer to every name.
+    for _ in range(100):
+        inner = getattr(stream, "__wrapped__", None)
+        if inner is None:
+            break
         stream = inner
     return stream
 

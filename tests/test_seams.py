@@ -348,6 +348,25 @@ def test_a_stream_of_another_make_works_and_is_told_without_its_usage(
     assert f"{kind.__name__} cannot be observed" in said
 
 
+class AnsweringStream(EventStream):
+    """An EventStream that has an answer to every name, itself."""
+
+    asked = 0
+
+    def __getattr__(self, name):
+        self.asked += 1
+        assert self.asked < 1000
+        return self
+
+
+def test_a_stream_that_has_every_name_is_watched(stage, monkeypatch):
+    monkeypatch.setattr("botocore.parsers.EventStream", AnsweringStream)
+    with instrumented() as (captured, opened):
+        stage.bedrock.reply_events(list(CONVERSE.events))
+        assert list(CONVERSE.call(stage.client())[CONVERSE.member])
+        check_told(captured, opened, (CONVERSE.whole,))
+
+
 @pytest.mark.parametrize("kind", [OtherBody, BodyWithoutClose])
 def test_a_body_of_another_make_is_read_and_told_by_its_headers(stage, monkeypatch, caplog, kind):
     monkeypatch.setattr("botocore.endpoint.StreamingBody", kind)
