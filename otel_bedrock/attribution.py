@@ -40,6 +40,7 @@ from opentelemetry import baggage, context
 from opentelemetry.context import Context, get_current
 
 from otel_bedrock import shield
+from otel_bedrock.utf8 import sendable
 
 Value = str | int | UUID | None
 Work = TypeVar("Work", bound=Callable[..., Any])
@@ -196,9 +197,8 @@ def _text(value: str | int | UUID) -> str:
     if not isinstance(value, str):
         # More digits than Python turns into text are no id.
         return str(value) if isinstance(value, UUID) or abs(value) < 10**VALUE_LIMIT else ""
-    # Of an enum's member, its value; half a surrogate pair would fail the whole export.
-    text = str.__str__(value)[:VALUE_LIMIT]
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+    # Of an enum's member, its value.
+    return sendable(str.__str__(value)[:VALUE_LIMIT])
 
 
 def _say(key: str, why: str) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from urllib.parse import unquote
 
+from otel_bedrock.utf8 import sendable
+
 # The first label of a foundation model's id: who made it.
 PROVIDERS = frozenset(
     "ai21 amazon anthropic cohere deepseek google luma meta minimax mistral moonshot moonshotai"
@@ -52,7 +54,7 @@ class ModelId:
 @lru_cache(maxsize=4096)
 def parse(sent: str) -> ModelId:
     """Parse the `modelId` that a caller sent; any string gives a ModelId, nothing raises."""
-    text = unquote(sent) if "%" in sent else sent
+    text = sendable(unquote(sent) if "%" in sent else sent)
     return _parse_arn(text) if text.startswith("arn:") else _parse_plain(text)
 
 

@@ -108,6 +108,17 @@ def test_any_text_gives_a_model(text):
 
 
 @pytest.mark.parametrize(
+    "sent", ["x\ud800", f"{ARN}:inference-profile/x\ud800", f"{ARN}:imported-model/\udfffx"]
+)
+def test_what_utf_8_cannot_carry_is_in_no_part_of_a_model(sent):
+    """In a span's name it would fail the whole batch, other people's spans with it."""
+    model = parse(sent)
+    for part in (model.name, model.arn, model.base_id, model.profile_id):
+        assert part is None or part.encode()
+    assert "?" in model.name
+
+
+@pytest.mark.parametrize(
     "key",
     [
         f"{ARN}:application-inference-profile/abc123",

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
+from otel_bedrock.utf8 import sendable
+
 Redact = Callable[[str], str]
 
 # Ends a text that was cut.
@@ -54,8 +56,7 @@ class Copier:
             text = redacted
         if not whole:
             text = text[:-MARGIN] + CUT
-        # Half of a surrogate pair can be JSON, but never UTF-8.
-        return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+        return sendable(text)
 
     def _copy(self, value: Any, depth: int, left: list[int]) -> Any:
         if value is None or isinstance(value, bool):
