@@ -24,6 +24,7 @@ FOREIGN_KEY = "traceparent"
 
 _MEMBER = "requestMetadata"
 _PARAMETERS = "api_params"
+_NOT_GIVEN = object()
 # Where the service model does not say.
 _MOST_PAIRS, _MOST_CHARACTERS = 16, 8500
 
@@ -79,7 +80,7 @@ def correlate(span: Span, client: Any, args: tuple[Any, ...], kwargs: dict[str, 
         if member is None:
             return args, kwargs
         ids = {TRACE_KEY: f"{context.trace_id:032x}", SPAN_KEY: f"{context.span_id:016x}"}
-        sent = _add(parameters.get(_MEMBER), ids, member)
+        sent = _add(parameters.get(_MEMBER, _NOT_GIVEN), ids, member)
         if sent is None:
             return args, kwargs
         changed = {**parameters, _MEMBER: sent}
@@ -94,14 +95,17 @@ def correlate(span: Span, client: Any, args: tuple[Any, ...], kwargs: dict[str, 
 def _add(given: Any, ids: Mapping[str, str], member: Any) -> Any:
     """Return what is sent in place of `given`: a mapping, or its JSON; None to leave it alone."""
     is_text = member.type_name == "string"
-    pairs = given
-    if is_text and isinstance(given, str):
+    pairs: Any = given
+    if given is _NOT_GIVEN:
+        pairs = {}
+    elif not isinstance(given, str if is_text else dict):
+        # The caller is to have botocore's error, None not left out.
+        return None
+    elif is_text:
         try:
-            pairs = json.loads(given)
+            pairs = json.loads(pairs)
         except (ValueError, RecursionError):
             return None
-    if given is None:
-        pairs = {}
     if not isinstance(pairs, Mapping) or TRACE_KEY in pairs or SPAN_KEY in pairs:
         return None
     most = member.metadata.get("max")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+from types import MappingProxyType
 
 import pytest
+from botocore.exceptions import ParamValidationError
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from otel_bedrock import correlation
@@ -119,6 +121,30 @@ def test_the_callers_own_stays_as_it_is_where_ours_do_not_fit(mine, sent):
     with capture(correlate_logs=True):
         client.converse(modelId=SONNET, messages=HELLO, requestMetadata=mine)
     assert seen == [mine]
+
+
+@pytest.mark.parametrize("mine", [None, 7, [("a", "b")], MappingProxyType({"a": "b"}), "{}", {}])
+def test_what_botocore_refuses_is_refused_as_without_us(mine, bedrock):
+    """What we would make of it is not sent in its place."""
+    client = bedrock.client()
+
+    def ask(call, **request):
+        try:
+            call(modelId=SONNET, requestMetadata=mine, **request)
+        except ParamValidationError as error:
+            return str(error)
+        return None
+
+    def seen():
+        both = [ask(client.converse, messages=HELLO)]
+        if takes(client, "InvokeModel"):
+            both.append(ask(client.invoke_model, body=BODY))
+        return both
+
+    bare = seen()
+    assert any(bare)
+    with capture(correlate_logs=True):
+        assert seen() == bare
 
 
 def test_fourteen_pairs_leave_room(sent):
