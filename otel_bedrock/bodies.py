@@ -12,7 +12,15 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-from otel_bedrock.streams import Ending, Observer, Shadow, Tether, Unwatchable, beneath
+from otel_bedrock.streams import (
+    Ending,
+    Observer,
+    Shadow,
+    Tether,
+    Unwatchable,
+    beneath,
+    innermost,
+)
 
 
 class BodyObserver(Observer, Protocol):
@@ -142,7 +150,9 @@ def watch_body(body: Any, observer: BodyObserver) -> Callable[[], bool]:
     Raises:
         Unwatchable: an object takes no attributes or no weak references; none was touched.
     """
-    raw: Any = getattr(body, "_raw_stream", None)
+    # A proxy shows the names of what it stands for, and its own methods would be put there.
+    body = innermost(body)
+    raw: Any = innermost(getattr(body, "_raw_stream", None))
     kind: Any = type(raw)
     body_kind = type(body)
     names, body_names = getattr(raw, "__dict__", None), getattr(body, "__dict__", None)

@@ -126,15 +126,15 @@ def beneath(names: Mapping[str, Any], kind: type, name: str) -> Callable[..., An
     return lambda _, *args, **kwargs: theirs(*args, **kwargs)
 
 
-def innermost(stream: Any) -> Any:
-    """Return the stream itself, where another instrumentation has put its proxy around it."""
+def innermost(thing: Any) -> Any:
+    """Return `thing` itself, where another instrumentation has put its proxy around it."""
     # Up to a depth that nobody has: there are objects that have an answer to every name.
     for _ in range(100):
-        inner = getattr(stream, "__wrapped__", None)
+        inner = getattr(thing, "__wrapped__", None)
         if inner is None:
             break
-        stream = inner
-    return stream
+        thing = inner
+    return thing
 
 
 def watch_events(

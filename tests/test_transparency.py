@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 import urllib3
+import wrapt
 from botocore.config import Config
 from botocore.eventstream import EventStream
 from botocore.exceptions import ResponseStreamingError
@@ -1598,6 +1599,40 @@ def _what_others_put_on_the_body(scene):
         body = scene.client.invoke_model(modelId=CLAUDE, body=REQUEST)["body"]
     scene.saw("data", body.read())
     body.close(by="name")
+
+
+class _Proxy(wrapt.ObjectProxy):
+    """What another instrumentation puts around a body, or around what lies below it."""
+
+    def read(self, *args, **kwargs):
+        return self.__wrapped__.read(*args, **kwargs)
+
+    def close(self):
+        return self.__wrapped__.close()
+
+
+@body
+def _a_proxy_around_the_body(scene):
+    def hook(parsed, **_):
+        parsed["body"] = _Proxy(parsed["body"])
+
+    scene.bedrock.reply(BODY, headers=BODY_HEADERS)
+    with _after_call(scene, hook):
+        body = scene.client.invoke_model(modelId=CLAUDE, body=REQUEST)["body"]
+    scene.saw("data", body.read())
+    body.close()
+
+
+@body
+def _a_proxy_below_the_body(scene):
+    def hook(parsed, **_):
+        parsed["body"]._raw_stream = _Proxy(parsed["body"]._raw_stream)
+
+    scene.bedrock.reply(BODY, headers=BODY_HEADERS)
+    with _after_call(scene, hook):
+        body = scene.client.invoke_model(modelId=CLAUDE, body=REQUEST)["body"]
+    scene.saw("data", body.read())
+    body.close()
 
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=lambda behaviour: behaviour.id)
