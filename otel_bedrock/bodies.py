@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from types import SimpleNamespace
+from typing import Any, Protocol, cast
 
 from otel_bedrock.streams import (
     Ending,
@@ -30,7 +31,13 @@ class BodyObserver(Observer, Protocol):
         """The bytes that one read gave."""
 
 
-_READS = ("read", "read1", "read_chunked")
+_READS = frozenset(("read", "read1", "read_chunked"))
+
+
+def _hidden(names: Mapping[str, Any], kind: type) -> SimpleNamespace:
+    """Return the ways to read a response with `names`, theirs and its own."""
+    known = (name for name in _READS if hasattr(kind, name))
+    return SimpleNamespace(**{name: beneath(names, kind, name) for name in known})
 
 
 def _is_closed(response: Any, unknown: bool = False) -> bool:
@@ -47,29 +54,30 @@ class _Reads(Shadow):
     They call each other, so only the outermost is seen.
     """
 
-    __slots__ = ("_depth", "_hidden", "_observer", "_this")
+    __slots__ = ("_below", "_depth", "_observer", "_this")
 
-    def __init__(
-        self, response: Any, observer: BodyObserver, hidden: Mapping[str, Callable[..., Any]]
-    ) -> None:
+    def __init__(self, response: Any, observer: BodyObserver) -> None:
         self._this = weakref.ref(response)
-        self._hidden = hidden
+        # Where the real ones are: in the class, unless somebody has put theirs on the response.
+        self._below: Any = type(response)
+        if not _READS.isdisjoint(vars(response)):
+            self._below = _hidden(vars(response), type(response))
         self._observer = observer
         self._depth = 0
 
     def hidden(self, name: str) -> Callable[..., Any]:
-        return self._hidden[name]
+        return cast("Callable[..., Any]", getattr(self._below, name))
 
     def read(self, *args: Any, **kwargs: Any) -> Any:
-        return self._watched(self._hidden["read"], True, args, kwargs)
+        return self._watched(self._below.read, True, args, kwargs)
 
     def read1(self, *args: Any, **kwargs: Any) -> Any:
-        return self._watched(self._hidden["read1"], False, args, kwargs)
+        return self._watched(self._below.read1, False, args, kwargs)
 
     def read_chunked(self, *args: Any, **kwargs: Any) -> Iterator[bytes]:
         # The real generator, which holds the response, is made now and runs later.
         response = self._alive()
-        return self._until_last(response, self._hidden["read_chunked"](response, *args, **kwargs))
+        return self._until_last(response, self._below.read_chunked(response, *args, **kwargs))
 
     def closed(self) -> bool:
         """Say whether the response was closed past us; holds nothing alive."""
@@ -160,14 +168,15 @@ def watch_body(body: Any, observer: BodyObserver) -> Callable[[], bool]:
         raise Unwatchable(f"{kind.__module__}.{kind.__qualname__}")
     if not callable(getattr(body_kind, "close", None)):
         raise Unwatchable(f"{body_kind.__module__}.{body_kind.__qualname__}")
-    hidden = {
-        name: beneath(names, kind, name) for name in _READS if callable(getattr(kind, name, None))
-    }
     try:
-        reads, this_body = _Reads(raw, observer, hidden), weakref.ref(body)
+        reads, this_body = _Reads(raw, observer), weakref.ref(body)
     except TypeError:
         raise Unwatchable(f"{kind.__module__}.{kind.__qualname__}") from None
-    shadows: dict[str, Any] = {name: getattr(reads, name) for name in hidden}
+    shadows: dict[str, Any] = {"read": reads.read}
+    if callable(getattr(kind, "read1", None)):
+        shadows["read1"] = reads.read1
+    if callable(getattr(kind, "read_chunked", None)):
+        shadows["read_chunked"] = reads.read_chunked
     shadows["_otel_bedrock_watch"] = Tether(observer)
     ending = Ending(beneath(body_names, body_kind, "close"), this_body, observer, raw)
     names.update(shadows)

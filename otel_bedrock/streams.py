@@ -128,12 +128,14 @@ def beneath(names: Mapping[str, Any], kind: type, name: str) -> Callable[..., An
 
 def innermost(thing: Any) -> Any:
     """Return `thing` itself, where another instrumentation has put its proxy around it."""
+    inner = getattr(thing, "__wrapped__", None)
+    if inner is None:
+        return thing
     # Up to a depth that nobody has: there are objects that have an answer to every name.
     for _ in range(100):
-        inner = getattr(thing, "__wrapped__", None)
+        thing, inner = inner, getattr(inner, "__wrapped__", None)
         if inner is None:
             break
-        thing = inner
     return thing
 
 
