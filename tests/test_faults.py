@@ -64,6 +64,7 @@ SILENT = {
     "abandoned.put",
     "observers.BodyObserver._drop",
     "observers.StreamObserver._drop",
+    "observers.StreamObserver._left_at",
 }
 
 
