@@ -165,11 +165,19 @@ class Counter:
 
 
 def counters(held: Iterable[tuple[Limit, Mapping[str, str]]]) -> Iterable[Counter]:
-    """Yield the windows of limits, each with whom it is for."""
+    """Return the windows of limits, each once and with whom it is for.
+
+    Limits that differ in nothing but their size share a count, and the smallest is the one that
+    is reached.
+    """
+    found: dict[str, Counter] = {}
     for limit, scope in held:
         for field, name, seconds, slot in _PERIODS:
             size = getattr(limit, field)
-            if size is not None:
-                named = [limit.name, limit.model, limit.tenant, field, *scope.items()]
-                window = Window(json.dumps(named), size, seconds, slot)
-                yield Counter(window, limit.name or name, scope)
+            if size is None:
+                continue
+            key = json.dumps([limit.name, limit.model, limit.tenant, field, *scope.items()])
+            known = found.get(key)
+            if known is None or size < known.window.limit:
+                found[key] = Counter(Window(key, size, seconds, slot), limit.name or name, scope)
+    return found.values()

@@ -403,6 +403,22 @@ def test_a_refusal_takes_nothing_from_any_window():
     assert store.held == [0, 0]
 
 
+@pytest.mark.parametrize("enforce", [True, False])
+def test_limits_that_differ_in_size_alone_count_a_call_once(enforce):
+    store = Spy(Clock())
+    limits = Limit(per_minute=900), Limit(per_minute=500), Limit(per_minute=500, per_day=10**6)
+    budget = TokenBudget(*limits, store=store, enforce=enforce)
+    budget.reserve(a_call(most=300), 100).settle(Usage(input_tokens=100, output_tokens=20))
+    assert store.held == [200, 200]
+    if enforce:
+        with pytest.raises(BudgetExceeded) as caught:
+            budget.reserve(a_call(most=301), 0)
+        assert (caught.value.size, caught.value.left) == (500, 300)
+    else:
+        (excess,) = budget.reserve(a_call(most=301), 0).excesses
+        assert (excess.size, excess.left) == (500, 300)
+
+
 def test_a_tenant_may_be_told_by_a_function(caplog):
     budget = TokenBudget(
         Limit(per_minute=100, by="tenant"), tenant=lambda call: call.model.provider
