@@ -8,6 +8,7 @@ it is, an asyncio client off the event loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,6 +21,9 @@ from otel_bedrock.budget_bound import input_bound
 from otel_bedrock.budget_limit import BudgetExceeded, BudgetUnavailable
 from otel_bedrock.call import Call
 from otel_bedrock.recorder import Recorder
+from otel_bedrock.threads import Threads
+
+_threads = Threads("otel-bedrock-reserve", 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +96,15 @@ async def _off_loop(reserve: Callable[[], Reservation]) -> Reservation:
     """Reserve on a thread; what it gets for a task that is cancelled meanwhile is given back."""
     import asyncio
 
-    reserving = asyncio.ensure_future(asyncio.to_thread(reserve))
+    reserving = _threads.submit(reserve)
     try:
-        return await asyncio.shield(reserving)
+        return await asyncio.wrap_future(reserving)
     except asyncio.CancelledError:
         reserving.add_done_callback(_give_back)
         raise
 
 
-def _give_back(reserving: Any) -> None:
+def _give_back(reserving: Future[Reservation]) -> None:
     try:
         if not reserving.cancelled() and reserving.exception() is None:
             reserving.result().release()

@@ -19,12 +19,14 @@ from otel_bedrock.count_input import read_input
 from otel_bedrock.countable import MANTLE, RUNTIME, Memory
 from otel_bedrock.errors import read_error
 from otel_bedrock.model_id import ModelId, parse, resolve
+from otel_bedrock.threads import Threads
 
 if TYPE_CHECKING:
     from otel_bedrock.config import Config
     from otel_bedrock.mantle import Step
 
 remembered = Memory()
+_threads = Threads("otel-bedrock-ask", 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,5 +278,5 @@ def _look_up(client: Any, model: ModelId) -> Any:
     from inspect import iscoroutinefunction
 
     if iscoroutinefunction(client._make_api_call):
-        return asyncio.to_thread(lookup.wait, client, model)
+        return asyncio.wrap_future(_threads.submit(lookup.wait, client, model))
     return lookup.wait(client, model)

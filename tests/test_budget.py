@@ -745,3 +745,22 @@ def test_a_fork_in_the_middle_of_a_reservation_does_not_stop_the_child():
         """
     )
     assert done.stdout == "7\n", done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_has_threads_of_its_own():
+    done = run(
+        """
+        import warnings
+        warnings.simplefilter("ignore")
+        from otel_bedrock.threads import Threads
+        threads = Threads("ours", 1)
+        threads.submit(int).result()
+        child = os.fork()
+        if child == 0:
+            print(threads.submit(pow, 2, 3).result(10), flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+        """
+    )
+    assert done.stdout == "8\n", done.stderr

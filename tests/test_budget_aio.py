@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -127,6 +128,24 @@ def test_a_store_is_waited_for_off_the_loop(bedrock):
     store = Remote()
     play(bedrock, TokenBudget(Limit(per_minute=10_000), store=store), _converse)
     assert threading.get_ident() not in store.threads
+
+
+def test_a_store_is_asked_where_the_programs_own_threads_wait_for_the_call(bedrock):
+    async def act(client):
+        await client.converse(**request())
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        answered = threading.Event()
+        waiting = loop.run_in_executor(None, answered.wait)
+        try:
+            await asyncio.wait_for(client.converse(**request()), 10)
+        finally:
+            answered.set()
+            await waiting
+
+    store = Remote()
+    play(bedrock, TokenBudget(Limit(per_minute=10_000), store=store), act)
+    assert store.held == [sum(charged(bill, 5) for bill in bedrock.bill)]
 
 
 async def _until(ask):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import threading
 
 import pytest
 
@@ -126,8 +127,11 @@ def test_an_api_key_is_sent_to_bedrock_mantle(bedrock, monkeypatch):
     assert bedrock.requests[-1].headers["x-api-key"] == "key-123"
 
 
-def test_a_look_up_waits_in_a_thread(bedrock, monkeypatch):
+def test_a_look_up_waits_in_a_thread_of_ours(bedrock, monkeypatch):
+    threads = []
+
     def told(session, model, client):
+        threads.append(threading.current_thread().name)
         return parse(SONNET)
 
     monkeypatch.setattr(lookup, "_base_of", told)
@@ -137,6 +141,8 @@ def test_a_look_up_waits_in_a_thread(bedrock, monkeypatch):
     monkeypatch.setattr(lookup, "_state", lookup._State())
     with capture(resolve_models=True):
         assert counting(bedrock, modelId=PROFILE, messages=HELLO).counted_as == SONNET[3:]
+    # Those of asyncio may all wait for this very answer.
+    assert {name.rpartition("_")[0] for name in threads} == {"otel-bedrock-ask"}
 
 
 def test_the_wrong_one_is_said(bedrock):

@@ -70,7 +70,7 @@ LAYERS = (
     # joining
     {"admission", "budget_redis", "observers", "bracket", "patch", "instrumentor", "lookup"}
     | {"control_plane", "mantle", "asking", "counting", "preflight", "service_quotas"}
-    | {"elsewhere"},
+    | {"elsewhere", "threads"},
 )
 PURE = LAYERS[0] | LAYERS[1]
 SIDE_DOORS = {
