@@ -136,7 +136,9 @@ def _count() -> Generator[Step, Any, int | None]:
     try:
         counted = yield Count()
         return int(counted.input_tokens)
-    except Exception:
+    except Exception as error:
+        if shield.interrupts(error):
+            raise
         # Not every model can be counted; the bound holds.
         return None
 

@@ -25,6 +25,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from otel_bedrock import shield
 from otel_bedrock.budget_limit import (
     BudgetUnavailable,
     Excess,
@@ -235,7 +236,7 @@ class TokenBudget:
         try:
             taken = self.store.reserve(windows, tokens, enforce) if windows else Taken()
         except Exception as error:
-            if not self.store.blocks:
+            if not self.store.blocks or shield.interrupts(error):
                 raise
             self._failed(error)
             if not self.fail_open:

@@ -23,6 +23,7 @@ from typing import Any
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
+from otel_bedrock import shield
 from otel_bedrock.budget_limit import expect
 from otel_bedrock.budget_store import Refusal, Taken, Window, renew_in_child
 
@@ -231,8 +232,9 @@ class RedisStore:
             # Of our own making, and nobody's call.
             with suppress_instrumentation():
                 return script(keys=keys, args=arguments)
-        except Exception:
-            self._again = time.monotonic() + PAUSE
+        except Exception as error:
+            if not shield.interrupts(error):
+                self._again = time.monotonic() + PAUSE
             raise
 
 

@@ -201,10 +201,15 @@ def _answer(
         entry.model = replace(model, base_id=base.base_id, provider=base.provider)
     except NotYet:
         pause = _SOON
-    except (BotoCoreError, ClientError, Untold) as error:
-        _say(state, model, error)
     except Exception as error:
-        shield.stop("lookup", error)
+        # Of who waits here; the thread of its own gets no signals.
+        if shield.interrupts(error):
+            pause = 0.0
+            raise
+        if isinstance(error, (BotoCoreError, ClientError, Untold)):
+            _say(state, model, error)
+        else:
+            shield.stop("lookup", error)
     finally:
         if entry.model is None:
             entry.put_off(pause)

@@ -111,11 +111,13 @@ class Preflight:
             return False
 
     def _failed(self, client: Any, request: Mapping[str, Any], error: Exception) -> None:
-        """Spare the next calls, and say why; a bug of ours is raised."""
+        """Spare the next calls, and say why; a bug of ours is raised, and a time limit."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         from otel_bedrock.counting import TokenCountUnsupported
 
+        if shield.interrupts(error):
+            raise error
         name = parse(request["modelId"]).name
         if isinstance(error, TokenCountUnsupported):
             self._say(f"{name} is not counted before its calls", f"{error.reason} {error.advice}")

@@ -55,6 +55,41 @@ def _no_proxies(monkeypatch):
         monkeypatch.delenv(name.lower(), raising=False)
 
 
+class Alarm:
+    """A time limit, as Celery has one: the handler of a signal, which raises."""
+
+    class Late(Exception):
+        """What it raises."""
+
+    def __init__(self):
+        self.is_due = True
+
+    def ring(self, signum, frame):
+        raise self.Late
+
+    def before(self, work):
+        """Return a function that does `work`, but the first time the limit is over before."""
+
+        def done(*args, **kwargs):
+            if self.is_due:
+                self.is_due = False
+                signal.raise_signal(signal.SIGALRM)
+            return work(*args, **kwargs)
+
+        return done
+
+
+@pytest.fixture
+def alarm(monkeypatch):
+    """A time limit that is the user's, and no bug of ours."""
+    monkeypatch.delenv(shield.RAISE_VARIABLE)
+    alarm = Alarm()
+    before = signal.signal(signal.SIGALRM, alarm.ring)
+    yield alarm
+    signal.signal(signal.SIGALRM, before)
+    shield.reset()
+
+
 @pytest.fixture(scope="session")
 def auto_environment():
     """An environment of its own with the AWS CLI and otel-bedrock[auto]; made once."""

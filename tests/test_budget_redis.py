@@ -210,6 +210,20 @@ def test_a_server_that_comes_back_is_used_again(monkeypatch):
         own.stop()
 
 
+def test_a_time_limit_that_is_over_in_redis_breaks_off_the_call(connection, alarm):
+    store = RedisStore(connection)
+    store._reserve = alarm.before(store._reserve)
+    budget = TokenBudget(Limit(per_minute=1_000), store=store)
+    with FakeBedrock() as bedrock, capture(budget=budget) as captured:
+        client = bedrock.client()
+        with pytest.raises(alarm.Late):
+            client.converse(**request())
+        assert bedrock.requests == []
+        # That says nothing of Redis.
+        client.converse(**request())
+        assert captured.total("bedrock.client.budget.unchecked") is None
+
+
 def test_its_requests_are_nobodys_spans(connection):
     from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 

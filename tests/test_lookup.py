@@ -609,3 +609,11 @@ def test_importing_it_brings_no_botocore():
     code = "import sys, otel_bedrock.lookup; print('botocore' in sys.modules)"
     done = run(code, prelude="", python=sys.executable)
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_a_time_limit_goes_through_to_who_waits(control, client, alarm, monkeypatch):
+    control.profile(PROFILE, f"{FOUNDATION}/{SONNET}")
+    monkeypatch.setattr(lookup, "_base_of", alarm.before(lookup._base_of))
+    with pytest.raises(alarm.Late):
+        lookup.wait(client, parse(PROFILE))
+    assert lookup.wait(client, parse(PROFILE)).base_id == SONNET

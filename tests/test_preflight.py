@@ -6,8 +6,20 @@ import json
 import logging
 
 import pytest
+from botocore.exceptions import HTTPClientError
+from urllib3.connectionpool import HTTPConnectionPool
 
-from otel_bedrock import asking, counting, instrument, preflight, shield, uninstrument
+from otel_bedrock import (
+    Limit,
+    TokenBudget,
+    asking,
+    counting,
+    instrument,
+    preflight,
+    shield,
+    uninstrument,
+)
+from otel_bedrock.budget import ALWAYS, WHEN_NEEDED
 from otel_bedrock.config import Invalid, read_config
 from otel_bedrock.testing import FakeBedrock, capture
 
@@ -177,6 +189,27 @@ def test_other_operations_are_not_counted(bedrock):
         client = bedrock.client()
         client.count_tokens(modelId=SONNET[3:], input={"converse": {"messages": HELLO}})
     assert len(bedrock.bill) == 1
+
+
+@pytest.mark.parametrize("count", ["before", ALWAYS, WHEN_NEEDED])
+def test_a_time_limit_that_is_over_in_the_count_breaks_off_the_call(
+    bedrock, alarm, monkeypatch, count
+):
+    options = {"count_before": 1}
+    if count != "before":
+        options = {"budget": TokenBudget(Limit(input_per_request=5), count=count)}
+    urlopen = HTTPConnectionPool.urlopen
+    monkeypatch.setattr(HTTPConnectionPool, "urlopen", alarm.before(urlopen))
+    with capture(**options):
+        client = bedrock.client()
+        # As the call itself would say it.
+        with pytest.raises(HTTPClientError) as caught:
+            _converse(client)
+        assert isinstance(caught.value.kwargs["error"], alarm.Late)
+        assert bedrock.requests == []
+        if count == "before":
+            _converse(client)
+            assert [bill.operation for bill in bedrock.bill] == ["CountTokens", "Converse"]
 
 
 def _functions():
