@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from otel_bedrock.budget_store import Window
@@ -57,6 +58,10 @@ class BudgetUnavailable(BudgetExceeded):
 
     def __init__(self, asked: int) -> None:
         super().__init__("store", 0, {}, asked, 0, None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By its own argument: `args` are those of the class above it.
+        return type(self), (self.asked,), self.__dict__
 
     def __str__(self) -> str:
         return "budget: the shared store does not answer, and fail_open is off"

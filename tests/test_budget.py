@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
 import json
@@ -20,9 +21,17 @@ from hypothesis import strategies as st
 from programs import run
 
 import otel_bedrock
-from otel_bedrock import BudgetExceeded, Limit, TokenBudget, attribution, budget_store
+from otel_bedrock import (
+    BudgetExceeded,
+    Limit,
+    TokenBudget,
+    TokenCountUnsupported,
+    attribution,
+    budget_store,
+)
 from otel_bedrock.budget import ALWAYS, WHEN_NEEDED
 from otel_bedrock.budget_bound import MEDIA, input_bound
+from otel_bedrock.budget_limit import BudgetUnavailable
 from otel_bedrock.budget_store import MemoryStore, Window
 from otel_bedrock.call import Call, Usage
 from otel_bedrock.model_id import parse
@@ -452,6 +461,21 @@ def test_the_context_window_is_limited_where_it_is_known():
     assert (caught.value.limit, caught.value.size) == ("tokens of context", 200_000)
     with pytest.raises(BudgetExceeded):
         TokenBudget(context_window=10).reserve(a_call(most=1), 10)
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        BudgetUnavailable(5),
+        BudgetExceeded("tokens a day", 9, {"tenant": "acme"}, 5, 4, 60.0),
+        TokenCountUnsupported("acme.model", "it is opaque.", "Name it."),
+    ],
+    ids=lambda refused: type(refused).__name__,
+)
+def test_what_is_raised_goes_from_process_to_process(refused):
+    for twin in (pickle.loads(pickle.dumps(refused)), copy.copy(refused)):
+        assert type(twin) is type(refused)
+        assert (str(twin), vars(twin)) == (str(refused), vars(refused))
 
 
 # The input before the call.
