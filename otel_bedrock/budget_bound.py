@@ -9,7 +9,8 @@ what lies in S3 the size is not known: it counts as MEDIA.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 MEDIA = 5_000
@@ -22,7 +23,9 @@ _MARKS = (b'"image', b'"document', b'"video', b'"audio', b'"input_image', b'"inp
 
 
 def input_bound(parameters: Mapping[str, Any]) -> int | None:
-    """Return the bound of a request's input; None where it cannot be seen: a body in a file."""
+    """Return the bound of a request's input; None where it cannot be seen: a body in a file, or
+    a request that contains itself, which nobody can send.
+    """
     if "body" in parameters:
         return _of_body(parameters["body"])
     total = TOOLS if parameters.get("toolConfig") else 0
@@ -31,7 +34,10 @@ def input_bound(parameters: Mapping[str, Any]) -> int | None:
         total += PER_MESSAGE * len(messages)
     for member in _CONVERSE:
         if member in parameters:
-            total += _of(parameters[member])
+            bound = _of(parameters[member])
+            if bound is None:
+                return None
+            total += bound
     return total
 
 
@@ -47,23 +53,34 @@ def _of_body(body: Any) -> int | None:
     return total + MEDIA * sum(body.count(mark) for mark in _MARKS)
 
 
-def _of(value: Any) -> int:
-    """Return the bound of JSON-like data: all of its texts, the names of its members included."""
-    total, left = 0, [value]
-    while left:
-        item = left.pop()
-        if isinstance(item, str):
-            total += len(item) if item.isascii() else len(item.encode("utf-8", "surrogatepass"))
-        elif isinstance(item, (bytes, bytearray, memoryview)):
-            total += max(MEDIA, len(item))
-        elif isinstance(item, Mapping):
-            if "s3Location" in item:
-                total += MEDIA
-            for key, below in item.items():
-                left.append(key)
-                left.append(below)
-        elif isinstance(item, (list, tuple)):
-            left.extend(item)
-        elif item is not None:
-            total += len(str(item))
+def _of(value: Any) -> int | None:
+    """Return the bound of JSON-like data: all of its texts, the names of its members included.
+
+    None where it contains itself.
+    """
+    total, deep = 0, 100
+    # The containers on the way to here, and what is left of each.
+    way: list[tuple[Any, Iterator[Any]]] = [(None, iter((value,)))]
+    while way:
+        for item in way[-1][1]:
+            if isinstance(item, str):
+                total += len(item) if item.isascii() else len(item.encode("utf-8", "surrogatepass"))
+            elif isinstance(item, (bytes, bytearray, memoryview)):
+                total += max(MEDIA, len(item))
+            elif isinstance(item, Mapping):
+                if "s3Location" in item:
+                    total += MEDIA
+                way.append((item, chain.from_iterable(item.items())))
+                break
+            elif isinstance(item, (list, tuple)):
+                way.append((item, iter(item)))
+                break
+            elif item is not None:
+                total += len(str(item))
+        else:
+            way.pop()
+        if len(way) > deep:
+            if len({id(container) for container, _ in way}) < len(way):
+                return None
+            deep *= 2
     return total

@@ -509,6 +509,20 @@ def test_the_bound_by_hand(parameters, bound):
     assert input_bound(parameters) == bound
 
 
+def test_a_request_that_contains_itself_has_no_bound():
+    again, forked = [{"text": "Hello!"}], []
+    again[0]["again"] = again
+    forked += [forked, {"text": forked}]
+    shared = [["twice"]] * 2
+    for endless in (again, forked):
+        assert input_bound({"messages": endless}) is None
+    assert input_bound({"messages": shared}) == 2 * (16 + 5)
+    deep = ["deep"]
+    for _ in range(5_000):
+        deep = [deep]
+    assert input_bound({"messages": deep}) == 16 + 4
+
+
 PLAIN = st.none() | st.booleans() | st.floats() | st.text(max_size=9) | st.binary(max_size=9)
 LISTS = st.lists(PLAIN, max_size=3) | st.dictionaries(st.text(max_size=9), PLAIN, max_size=3)
 
