@@ -19,11 +19,13 @@ from otel_bedrock import shield, signals
 from otel_bedrock.budget import ALWAYS, WHEN_NEEDED, Reservation, TokenBudget
 from otel_bedrock.budget_bound import input_bound
 from otel_bedrock.budget_limit import BudgetExceeded, BudgetUnavailable
-from otel_bedrock.call import Call
+from otel_bedrock.call import Call, Outcome
 from otel_bedrock.recorder import Recorder
 from otel_bedrock.threads import Threads
 
 _threads = Threads("otel-bedrock-reserve", 16)
+# Nobody has seen yet whether there is such a model.
+_UNSENT = Outcome(error_type="unsent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,5 +178,5 @@ def _named(limit: str, *, enforced: bool) -> dict[str, Any]:
 
 
 def _measure(recorder: Recorder, call: Call, key: str, more: Mapping[str, Any]) -> None:
-    base, _ = recorder.bases(call, None, None)
+    base, _ = recorder.bases(call, _UNSENT)
     recorder.measure(((key, 1, {**base, **more}),), Context())

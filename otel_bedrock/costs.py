@@ -27,7 +27,7 @@ class Costs:
         cost = price_call(call, outcome, self._prices, when, batch=recording.batch)
         if cost is None:
             return
-        base, _ = recorder.bases(call, outcome.service_tier, outcome.error_type)
+        base, _ = recorder.bases(call, outcome)
         # As a double, which is what OTLP has; the sum up to here was exact.
         recorder.measure((("cost", float(cost.amount), base),), recording.context)
         if recording.span.is_recording():

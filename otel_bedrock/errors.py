@@ -17,7 +17,8 @@ THROTTLES = frozenset(
     )
 )
 
-# Codes after which Bedrock did not accept the model id: such an id opens no series.
+# Codes after which Bedrock did not accept the model id: such an id opens no series, nor does one
+# that Bedrock has not answered to.
 REFUSALS = frozenset(("ValidationException", "ResourceNotFoundException", "AccessDeniedException"))
 
 # A piece of the message, in lower case -> bedrock.throttle.reason; the first that fits.

@@ -196,16 +196,17 @@ class Recorder:
                 attributes[signals.ATTRIBUTION_PREFIX + key] = value
         return attributes
 
-    def bases(
-        self, call: Call, tier: str | None, error: str | None
-    ) -> tuple[Attributes, Attributes]:
+    def bases(self, call: Call, outcome: Outcome) -> tuple[Attributes, Attributes]:
         """Return the metric attributes of `call`: for durations, and for tokens.
 
-        The dicts are shared between calls; nobody changes them.
+        A model id opens a series once Bedrock has answered to it, and with no refusal. The dicts
+        are shared between calls; nobody changes them.
         """
-        model = call.model
+        model, tier, ok = call.model, outcome.service_tier, outcome.error_type is None
         name = model.name
-        if name and not self.models.admit(name, error not in REFUSALS):
+        # What failed and has no request id was not answered by Bedrock.
+        opens = ok or (outcome.request_id is not None and outcome.error_type not in REFUSALS)
+        if name and not self.models.admit(name, opens):
             name, base_id = signals.OTHER, None
         else:
             base_id = model.base_id
@@ -213,7 +214,6 @@ class Recorder:
         if call.attribution is not None and self._attributions:
             who = tuple(self._attribute(call.attribution))
         # Apart where it failed: no quota is seen by that, and one that succeeds must still be.
-        ok = error is None
         key = (call.operation, name, base_id, call.address, call.port, call.region, tier, who, ok)
         found = self._bases.get(key)
         if found is None:
@@ -232,7 +232,7 @@ class Recorder:
                 if value is not None and value != "":
                     base[attribute] = value
             base.update(who)
-            if name == model.name and error is None:
+            if name == model.name and ok:
                 config = self.config
                 self.quotas.see(model, call.region, config.burndown, config.quota_limits)
             found = base, {**base, signals.MODALITY: signals.MODALITY_UNKNOWN}

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _ERROR = Status(StatusCode.ERROR)
 _NOTHING: frozenset[str] = frozenset()
+# That of a call whose answer has begun.
+_SO_FAR = Outcome()
 
 # Counters, and how their fields of Usage are read. The cache-write counter is told apart by TTL.
 _COUNTERS = ("input", "output", "cache_read", "reasoning")
@@ -124,7 +126,7 @@ class Recording:
         if self.reservation is not None:
             self._settle(self.reservation, outcome, last=False)
         if outcome.usage is not None:
-            _, tokens = self.recorder.bases(self.call, outcome.service_tier, None)
+            _, tokens = self.recorder.bases(self.call, outcome)
             made: list[Measurement] = []
             self._counts(made, outcome.usage, tokens, _NOTHING)
             self.recorder.measure(made, self.context)
@@ -136,7 +138,7 @@ class Recording:
 
     def gap(self, seconds: float) -> None:
         """Record the time between two chunks; called only where the setting asks for it."""
-        base, _ = self.recorder.bases(self.call, None, None)
+        base, _ = self.recorder.bases(self.call, _SO_FAR)
         self.recorder.measure(
             (
                 ("time_per_output_chunk", seconds, base),
@@ -280,7 +282,7 @@ class Recording:
         )
         if not (counts or times or ends):
             return
-        base, tokens = self.recorder.bases(self.call, outcome.service_tier, outcome.error_type)
+        base, tokens = self.recorder.bases(self.call, outcome)
         made: list[Measurement] = []
         # Each under a shield of its own: what fails loses its own alone.
         if counts:

@@ -161,7 +161,12 @@ def test_alertmanager_inhibits_alerts_that_there_are() -> None:
 
 
 def test_models_that_are_refused_are_no_sign_of_too_many() -> None:
-    """They are `other` on metrics from the first call on."""
+    """They are `other` on metrics from the first call on, as are those that nobody answered to."""
     text = (COLLECTOR / "rules/recording.yaml").read_text()
-    (found,) = re.findall(r'gen_ai_request_model="other",error_type!~"([^"]+)"', text)
+    assert re.findall(r'gen_ai_request_model="other"([^}]*)', text) == [',error_type=""']
+
+
+def test_the_collector_takes_the_same_models_for_refused() -> None:
+    text = (COLLECTOR / "logs.yaml").read_text()
+    (found,) = re.findall(r'"other"\) where IsMatch\([^,]+, "\^\(([^)]+)\)\$"\)', text)
     assert set(found.split("|")) == REFUSALS

@@ -545,7 +545,7 @@ def test_calls_of_one_tenant_share_their_attributes():
         recorder = _active.recorder
         call = Call("Converse", "chat", parse(NOVA), attribution={"tenant": "acme", "id": "1"})
         same = Call("Converse", "chat", parse(NOVA), attribution={"id": "2", "tenant": "acme"})
-        assert recorder.bases(call, None, None) is recorder.bases(same, None, None)
+        assert recorder.bases(call, Outcome()) is recorder.bases(same, Outcome())
 
 
 # --- What may be said ----------------------------------------------------------------------

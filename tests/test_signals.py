@@ -12,6 +12,7 @@ from inspect import signature
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import EndpointConnectionError, ParamValidationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import MeterProvider
@@ -20,7 +21,7 @@ from opentelemetry.sdk.metrics.view import View
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult
 
-from otel_bedrock import request, signals
+from otel_bedrock import BudgetExceeded, Limit, TokenBudget, request, signals
 from otel_bedrock.call import Call, Outcome
 from otel_bedrock.config import read_config
 from otel_bedrock.instrumentor import Given, _active, exchange
@@ -397,6 +398,39 @@ def test_a_refused_model_id_opens_no_series(bedrock):
         models = {point.attributes["gen_ai.request.model"] for point in captured.points}
         assert captured.span.attributes["gen_ai.request.model"] == "does-not-exist"
     assert models == {"other"}
+
+
+UNSENT = {
+    ParamValidationError: "oops",
+    BudgetExceeded: [{"role": "user", "content": [{"text": "x" * 100}]}],
+    EndpointConnectionError: HELLO,
+}
+
+
+@pytest.mark.parametrize("why", UNSENT, ids=lambda why: why.__name__)
+def test_a_model_id_that_bedrock_never_heard_of_opens_no_series(bedrock, why):
+    def refuse(**_):
+        raise EndpointConnectionError(endpoint_url=bedrock.url)
+
+    unlucky = bedrock.client()
+    unlucky.meta.events.register("before-send.bedrock-runtime.Converse", refuse)
+    with capture(model_limit=1, budget=TokenBudget(Limit(input_per_request=100))) as captured:
+        for number in range(3):
+            with pytest.raises(why):
+                unlucky.converse(modelId=f"made-up-{number}", messages=UNSENT[why])
+        bedrock.client().converse(modelId=SONNET, messages=HELLO)
+        models = {point.attributes["gen_ai.request.model"] for point in captured.points}
+    assert models == {"other", SONNET}
+
+
+def test_a_model_that_is_throttled_opens_its_series(bedrock):
+    client = bedrock.client()
+    with capture() as captured:
+        bedrock.throttle()
+        with pytest.raises(client.exceptions.ThrottlingException):
+            client.converse(modelId=SONNET, messages=HELLO)
+        models = {point.attributes["gen_ai.request.model"] for point in captured.points}
+    assert models == {SONNET}
 
 
 ROUTER = "arn:aws:bedrock:us-east-1:123456789012:default-prompt-router/anthropic.claude:1"
