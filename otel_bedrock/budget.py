@@ -158,7 +158,8 @@ class TokenBudget:
             model: 1 counts tokens as they are.
         assumed_max_tokens: what a call without `max_tokens` reserves where nobody knows what its
             model generates at most.
-        fail_open: False refuses calls while a shared store does not answer.
+        fail_open: False refuses calls while a shared store does not answer, where the budget
+            enforces its limits.
 
     Raises:
         TypeError: one of `limits` is no Limit.
@@ -239,7 +240,7 @@ class TokenBudget:
             if not self.store.blocks or shield.interrupts(error):
                 raise
             self._failed(error)
-            if not self.fail_open:
+            if self._fails_closed:
                 raise BudgetUnavailable(tokens) from error
             return Reservation(self, call, (input_tokens, output), unchecked=True)
         self._said = False
@@ -278,8 +279,13 @@ class TokenBudget:
             log.warning(
                 "the store of the token budget failed (%s): calls %s until it answers again",
                 type(error).__name__,
-                "go out unchecked" if self.fail_open else "are refused",
+                "are refused" if self._fails_closed else "go out unchecked",
             )
+
+    @property
+    def _fails_closed(self) -> bool:
+        # One that refuses nothing by its limits refuses nothing for want of them.
+        return self.enforce and not self.fail_open
 
     def _tenant_of(self, call: Call) -> str | None:
         if self._tenant is None:

@@ -7,8 +7,10 @@ script over all windows, by the server's clock, so that processes never overshoo
 their clocks do not matter. All keys begin with `{prefix}` and end up on one node of a cluster.
 
 A server that does not answer within `timeout` seconds is left alone for PAUSE seconds; what the
-budget does meanwhile is its `fail_open`. Settlements of asyncio clients are sent by a thread, in
-order; `flush` waits for them.
+budget does meanwhile is its `fail_open`. What it took before its answer came too late stays taken
+until the window has passed, and stands for the call that went out unchecked.
+
+Settlements of asyncio clients are sent by a thread, in order; `flush` waits for them.
 """
 
 from __future__ import annotations

@@ -191,6 +191,16 @@ def test_a_dead_server_fails_no_call_and_is_left_alone_for_a_while(caplog, monke
     store.close()
 
 
+def test_a_budget_that_only_reports_refuses_nothing_without_its_server(caplog):
+    store = RedisStore(f"redis://127.0.0.1:{free_port()}/0")
+    budget = TokenBudget(Limit(per_minute=1), store=store, enforce=False, fail_open=False)
+    assert budget.reserve(a_call(most=5), 0).unchecked
+    assert "calls go out unchecked until it answers again" in caplog.text
+    # As it is asked before counting, where that decides.
+    assert budget.reserve(a_call(most=5), 0, enforce=True).unchecked
+    store.close()
+
+
 def test_a_server_that_comes_back_is_used_again(monkeypatch):
     monkeypatch.setattr("otel_bedrock.budget_redis.PAUSE", 0.0)
     own = Server(server("redis-server"))
