@@ -126,8 +126,11 @@ def begin(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     ahead: Ahead | None = None,
+    count: Callable[[], int | None] | None = None,
 ) -> Begun | None:
     """Start the recording of a call; None to pass through.
+
+    `count` is asked where a budget lets the call go, and before its time begins.
 
     Raises:
         BudgetExceeded: the call is not to be sent.
@@ -183,7 +186,9 @@ def begin(
                 raise
             except Exception as error:
                 shield.stop("begin.budget", error)
+        counted = None if count is None else count()
         recording = current.start(call, here)
+        recording.counted = counted
         begun = Begun(watches, row, provider, recording)
         if reservation is not None:
             try:
@@ -211,6 +216,8 @@ def begin(
     except Exception as error:
         if recording is not None:
             recording.give_up()
+        if reservation is not None and shield.interrupts(error):
+            reservation.release()
         shield.stop("begin", error)
         return None
     except BaseException:
@@ -230,7 +237,7 @@ def _look_up(client: Any) -> Callable[[ModelId], ModelId]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ahead:
-    """What was reserved before `begin`, for an asyncio client whose budget has to be waited for."""
+    """What was reserved before `begin`, for an asyncio client that then has to wait."""
 
     reservation: Reservation | None
 
@@ -241,8 +248,12 @@ async def reserve_ahead(
     client: Any,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
+    *,
+    counts: bool = False,
 ) -> Ahead | None:
     """Reserve off the event loop what `begin` would reserve on it; None where it need not.
+
+    It need also where the call `counts` its input first: what is refused is not counted.
 
     Raises:
         BudgetExceeded: the call is not to be sent.
@@ -253,9 +264,11 @@ async def reserve_ahead(
         if row is None or not row.spends or not is_instrumentation_enabled():
             return None
         current = recorder()
-        if current is None or current.budget is None or not current.budget.waits:
+        if current is None or current.budget is None:
             return None
         budget, config = current.budget, current.config
+        if not (budget.waits or counts):
+            return None
         parameters = args[1] if len(args) > 1 else kwargs.get("api_params")
         parameters = parameters if isinstance(parameters, Mapping) else {}
         call, provider = read_call(

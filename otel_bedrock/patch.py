@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any, cast
@@ -28,12 +29,11 @@ Call = tuple[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]]
 def _call(seam: Seam, recorder: Look, service: str, call: Call) -> Any:
     wrapped, client, args, kwargs = call
     before = preflight.current
-    counted = None if before is None else before.count(recorder, service, call)
-    begun = begin(seam.watches, recorder, service, client, args, kwargs)
+    count = None if before is None else partial(before.count, recorder, service, call)
+    begun = begin(seam.watches, recorder, service, client, args, kwargs, None, count)
     if begun is None:
         return wrapped(*args, **kwargs)
     try:
-        begun.recording.counted = counted
         correlate = begun.recording.recorder.correlate
         if correlate is not None:
             args, kwargs = correlate(begun.recording.span, client, args, kwargs)
@@ -60,9 +60,18 @@ def _await(seam: Seam, recorder: Look, service: str, call: Call) -> Any:
 
 async def _awaited(seam: Seam, recorder: Look, service: str, call: Call) -> Any:
     wrapped, client, args, kwargs = call
-    before = preflight.current
-    counted = None if before is None else await before.count_async(recorder, service, call)
-    ahead = await reserve_ahead(recorder, service, client, args, kwargs)
+    before, counted = preflight.current, None
+    ahead = await reserve_ahead(recorder, service, client, args, kwargs, counts=before is not None)
+    if before is not None:
+        try:
+            counted = await before.count_async(recorder, service, call)
+        except GeneratorExit:
+            # Maybe of the garbage collector, in whose hands no lock may be taken.
+            raise
+        except BaseException:
+            if ahead is not None and ahead.reservation is not None:
+                ahead.reservation.release()
+            raise
     begun = begin(seam.watches, recorder, service, client, args, kwargs, ahead)
     if begun is None:
         return await wrapped(*args, **kwargs)

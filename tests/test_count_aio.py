@@ -15,7 +15,15 @@ import aiobotocore.session
 from aiobotocore.config import AioConfig
 from botocore import UNSIGNED
 
-from otel_bedrock import TokenCountUnsupported, count_tokens, count_tokens_async, lookup
+from otel_bedrock import (
+    BudgetExceeded,
+    Limit,
+    TokenBudget,
+    TokenCountUnsupported,
+    count_tokens,
+    count_tokens_async,
+    lookup,
+)
 from otel_bedrock.countable import Memory
 from otel_bedrock.model_id import parse
 from otel_bedrock.testing import FakeBedrock, capture
@@ -192,3 +200,38 @@ def test_a_call_that_is_cancelled_while_it_is_counted_is_not_made(bedrock):
     with capture(count_before=1):
         asyncio.run(ask())
     assert "Converse" not in [bill.operation for bill in bedrock.bill]
+
+
+def test_what_a_budget_refuses_is_not_counted(bedrock):
+    async def ask():
+        async with client_of(bedrock) as client:
+            with pytest.raises(BudgetExceeded):
+                await client.converse(modelId=SONNET, messages=HELLO)
+
+    with capture(count_before=1, budget=TokenBudget(Limit(input_per_request=5))):
+        asyncio.run(ask())
+    assert bedrock.requests == []
+
+
+def test_a_call_that_is_cancelled_while_it_is_counted_gives_back_what_it_reserved(bedrock):
+    budget, reserved = TokenBudget(Limit(per_day=10**6)), []
+
+    def held():
+        return [spent.total for spent in budget.store._spent.values()]
+
+    async def ask():
+        async with client_of(bedrock) as client:
+            bedrock.hang(seconds=3)
+            task = asyncio.ensure_future(client.converse(modelId=SONNET, messages=HELLO))
+            for _ in range(1_000):
+                if bedrock.requests:
+                    break
+                await asyncio.sleep(0.01)
+            reserved.extend(held())
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    with capture(count_before=1, budget=budget):
+        asyncio.run(ask())
+    assert (reserved, held()) == ([64_059], [0])

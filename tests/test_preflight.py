@@ -10,6 +10,7 @@ from botocore.exceptions import HTTPClientError
 from urllib3.connectionpool import HTTPConnectionPool
 
 from otel_bedrock import (
+    BudgetExceeded,
     Limit,
     TokenBudget,
     asking,
@@ -210,6 +211,22 @@ def test_a_time_limit_that_is_over_in_the_count_breaks_off_the_call(
         if count == "before":
             _converse(client)
             assert [bill.operation for bill in bedrock.bill] == ["CountTokens", "Converse"]
+
+
+def test_what_a_budget_refuses_is_not_counted(bedrock):
+    with capture(count_before=1, budget=TokenBudget(Limit(input_per_request=5))):
+        with pytest.raises(BudgetExceeded):
+            _converse(bedrock.client())
+        assert bedrock.requests == []
+
+
+def test_a_count_that_a_time_limit_ends_gives_back_what_was_reserved(bedrock, alarm, monkeypatch):
+    monkeypatch.setattr(HTTPConnectionPool, "urlopen", alarm.before(HTTPConnectionPool.urlopen))
+    budget = TokenBudget(Limit(per_day=10**6))
+    with capture(count_before=1, budget=budget):
+        with pytest.raises(HTTPClientError):
+            _converse(bedrock.client())
+        assert [spent.total for spent in budget.store._spent.values()] == [0]
 
 
 def _functions():
