@@ -17,9 +17,20 @@ THROTTLES = frozenset(
     )
 )
 
-# Codes after which Bedrock did not accept the model id: such an id opens no series, nor does one
-# that Bedrock has not answered to.
+# Codes after which Bedrock did not accept the model id: such an id opens no series.
 REFUSALS = frozenset(("ValidationException", "ResourceNotFoundException", "AccessDeniedException"))
+# What ends a call while its model is at work: of an id that is none, Bedrock says so at once.
+UNANSWERED = frozenset(("ReadTimeoutError", "ConnectionClosedError", "CancelledError"))
+
+
+def accepted(found: Any) -> bool:
+    """Say whether Bedrock took the model id of a call that ended as the Outcome `found` says."""
+    error = found.error_type
+    if error is None or error in UNANSWERED:
+        return True
+    # What failed and has no request id was not answered by Bedrock.
+    return found.request_id is not None and error not in REFUSALS
+
 
 # A piece of the message, in lower case -> bedrock.throttle.reason; the first that fits.
 # https://docs.aws.amazon.com/bedrock/latest/userguide/troubleshooting-api-error-codes.html

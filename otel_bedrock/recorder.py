@@ -22,7 +22,7 @@ from otel_bedrock.config import (
     Config,
 )
 from otel_bedrock.content import open_gate
-from otel_bedrock.errors import REFUSALS
+from otel_bedrock.errors import accepted
 from otel_bedrock.gauges import Quotas, quotas_of
 from otel_bedrock.recording import Recording
 from otel_bedrock.version import __version__
@@ -199,14 +199,12 @@ class Recorder:
     def bases(self, call: Call, outcome: Outcome) -> tuple[Attributes, Attributes]:
         """Return the metric attributes of `call`: for durations, and for tokens.
 
-        A model id opens a series once Bedrock has answered to it, and with no refusal. The dicts
-        are shared between calls; nobody changes them.
+        A model id opens a series once Bedrock has accepted it. The dicts are shared between calls;
+        nobody changes them.
         """
         model, tier, ok = call.model, outcome.service_tier, outcome.error_type is None
         name = model.name
-        # What failed and has no request id was not answered by Bedrock.
-        opens = ok or (outcome.request_id is not None and outcome.error_type not in REFUSALS)
-        if name and not self.models.admit(name, opens):
+        if name and not self.models.admit(name, ok or accepted(outcome)):
             name, base_id = signals.OTHER, None
         else:
             base_id = model.base_id

@@ -79,7 +79,7 @@ def lines_of(work):
     [
         ("converse", 640),
         ("converse, 41 messages, tools", 645),
-        ("converse, 429", 445),
+        ("converse, 429", 450),
         ("invoke_model, 1 KB", 930),
         ("invoke_model, 100 KB", 635),
         ("invoke_model, 5 MB", 635),

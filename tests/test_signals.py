@@ -12,7 +12,7 @@ from inspect import signature
 from pathlib import Path
 
 import pytest
-from botocore.exceptions import EndpointConnectionError, ParamValidationError
+from botocore.exceptions import EndpointConnectionError, ParamValidationError, ReadTimeoutError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import MeterProvider
@@ -421,6 +421,21 @@ def test_a_model_id_that_bedrock_never_heard_of_opens_no_series(bedrock, why):
         bedrock.client().converse(modelId=SONNET, messages=HELLO)
         models = {point.attributes["gen_ai.request.model"] for point in captured.points}
     assert models == {"other", SONNET}
+
+
+def test_a_model_that_does_not_answer_in_time_opens_its_series(bedrock):
+    """Of an id that is none, Bedrock would have said so at once."""
+
+    def wait(**_):
+        raise ReadTimeoutError(endpoint_url=bedrock.url)
+
+    slow = bedrock.client()
+    slow.meta.events.register("before-send.bedrock-runtime.Converse", wait)
+    with capture() as captured:
+        with pytest.raises(ReadTimeoutError):
+            slow.converse(modelId=SONNET, messages=HELLO)
+        models = {point.attributes["gen_ai.request.model"] for point in captured.points}
+    assert models == {SONNET}
 
 
 def test_a_model_that_is_throttled_opens_its_series(bedrock):
