@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
-from otel_bedrock.config import Invalid, seconds
 from otel_bedrock.instrumentor import flush
+from otel_bedrock.setting_values import Invalid, seconds
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 

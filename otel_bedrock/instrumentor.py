@@ -16,10 +16,11 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from typing_extensions import Unpack
 
 from otel_bedrock import abandoned, patch, preflight, sdk, shield
-from otel_bedrock.config import Config, Invalid, Settings, read_config, seconds
+from otel_bedrock.config import Config, Settings, read_config
 from otel_bedrock.frozen import dataclass
 from otel_bedrock.nesting import CONFLICTS
 from otel_bedrock.recorder import Recorder
+from otel_bedrock.setting_values import Invalid, seconds
 
 log = logging.getLogger("otel_bedrock")
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from otel_bedrock.config import Invalid
 from otel_bedrock.paths import dig
+from otel_bedrock.setting_values import Invalid
 from otel_bedrock.usage import whole
 
 ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL_BEDROCK_MANTLE"

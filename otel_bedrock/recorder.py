@@ -14,17 +14,12 @@ from opentelemetry.trace import SpanKind
 from otel_bedrock import shield, signals
 from otel_bedrock.attribution import allow, forbid
 from otel_bedrock.call import Call, Outcome
-from otel_bedrock.config import (
-    SEMCONV_141,
-    SEMCONV_2026_10,
-    SEMCONV_BOTH,
-    SERVICE_QUOTAS,
-    Config,
-)
+from otel_bedrock.config import SEMCONV_141, SEMCONV_2026_10, SEMCONV_BOTH, Config
 from otel_bedrock.content import open_gate
 from otel_bedrock.errors import accepted
 from otel_bedrock.gauges import Quotas, quotas_of
 from otel_bedrock.recording import Recording
+from otel_bedrock.setting_values import SERVICE_QUOTAS
 from otel_bedrock.version import __version__
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import pytest
 from otel_bedrock.cli import commands
 from otel_bedrock.cli.commands import COMMANDS, Command, CommandError
 from otel_bedrock.cli.main import main
-from otel_bedrock.config import Invalid
 from otel_bedrock.receiver import Receiver
+from otel_bedrock.setting_values import Invalid
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

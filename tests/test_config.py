@@ -10,7 +10,8 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 import otel_bedrock
-from otel_bedrock.config import SETTINGS, Config, Invalid, Settings, read_config
+from otel_bedrock.config import SETTINGS, Config, Settings, read_config
+from otel_bedrock.setting_values import Invalid
 from otel_bedrock.testing.capture import capture
 
 

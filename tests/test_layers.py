@@ -16,7 +16,17 @@ PACKAGE = Path(otel_bedrock.__file__).parent
 # Each module may import those of its own line and of the lines above it.
 LAYERS = (
     # words
-    {"version", "frozen", "paths", "utf8", "model_id", "call", "config", "shield"},
+    {
+        "version",
+        "frozen",
+        "paths",
+        "utf8",
+        "model_id",
+        "call",
+        "config",
+        "setting_values",
+        "shield",
+    },
     # reading
     {
         "operations",

@@ -21,7 +21,8 @@ from otel_bedrock import (
     uninstrument,
 )
 from otel_bedrock.budget import ALWAYS, WHEN_NEEDED
-from otel_bedrock.config import Invalid, read_config
+from otel_bedrock.config import read_config
+from otel_bedrock.setting_values import Invalid
 from otel_bedrock.testing import FakeBedrock, capture
 
 SONNET = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"

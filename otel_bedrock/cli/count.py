@@ -13,12 +13,13 @@ from otel_bedrock.cli import prompt as prompts
 from otel_bedrock.cli.commands import CommandError
 from otel_bedrock.cli.estimate import Estimate, estimate
 from otel_bedrock.cli.prompt import Prompt, read_prompt
-from otel_bedrock.config import SERVICE_QUOTAS, Config, Invalid, read_config
+from otel_bedrock.config import Config, read_config
 from otel_bedrock.counting import TokenCountUnsupported, count_tokens
 from otel_bedrock.mantle import base_url
 from otel_bedrock.model_id import ModelId, parse, resolve
 from otel_bedrock.pricing import GENAI_PRICES, Prices, open_prices
 from otel_bedrock.quota import MINUTE, Quota, limit_of, quota_of
+from otel_bedrock.setting_values import SERVICE_QUOTAS, Invalid
 from otel_bedrock.trimming import Trimmed, trim
 
 OK, FAILED, MISUSED, UNSUPPORTED, TOO_LONG = 0, 1, 2, 3, 4

@@ -24,7 +24,7 @@ from otel_bedrock.cli.logs_sources import (
 from otel_bedrock.cli.logs_stop import Stop, Stoppable
 from otel_bedrock.cli.logs_times import read_bound, read_span
 from otel_bedrock.cli.render import make_console
-from otel_bedrock.config import Invalid, read_config
+from otel_bedrock.config import read_config
 from otel_bedrock.invocation_logs.checkpoint import CheckpointError, SQLiteCheckpoint
 from otel_bedrock.invocation_logs.ingest import (
     Ingest,
@@ -35,6 +35,7 @@ from otel_bedrock.invocation_logs.ingest import (
 )
 from otel_bedrock.invocation_logs.outlet import ExportError, OtlpOutlet
 from otel_bedrock.invocation_logs.reading import LogObject, Skipped, SourceError
+from otel_bedrock.setting_values import Invalid
 
 OK, SKIPPED, INTERRUPTED = 0, 3, 130
 ENDPOINT = "http://localhost:4318"

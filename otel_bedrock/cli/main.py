@@ -19,7 +19,7 @@ from otel_bedrock.cli.commands import (
     run_named,
     writing,
 )
-from otel_bedrock.config import Invalid
+from otel_bedrock.setting_values import Invalid
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
 NAME_WIDTH = max(len(command.name) for command in COMMANDS)

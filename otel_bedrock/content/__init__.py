@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otel_bedrock.config import NO_CONTENT, Config
+from otel_bedrock.config import Config
+from otel_bedrock.setting_values import NO_CONTENT
 
 if TYPE_CHECKING:
     from otel_bedrock.content.gate import Gate

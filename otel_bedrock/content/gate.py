@@ -11,16 +11,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from otel_bedrock import shield
-from otel_bedrock.config import (
-    EVENT_ONLY,
-    SPAN_AND_EVENT,
-    SPAN_ONLY,
-    Config,
-)
+from otel_bedrock.config import Config
 from otel_bedrock.content import messages
 from otel_bedrock.content.deltas import READERS, read_event
 from otel_bedrock.content.excerpt import Copier, Excerpt, fit
 from otel_bedrock.content.pieces import Pieces
+from otel_bedrock.setting_values import EVENT_ONLY, SPAN_AND_EVENT, SPAN_ONLY
 
 _T = TypeVar("_T")
 
