@@ -142,7 +142,8 @@ def test_what_botocore_refuses_is_refused_as_without_us(mine, bedrock):
         return both
 
     bare = seen()
-    assert any(bare)
+    # Older versions take an empty mapping, and have no such member of InvokeModel.
+    assert any(bare) or mine == {}
     with capture(correlate_logs=True):
         assert seen() == bare
 
