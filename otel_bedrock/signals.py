@@ -43,7 +43,9 @@ CALL, PARAMETER, OUTCOME, USAGE, FIXED = "call", "parameter", "outcome", "usage"
 CONTENT, COST, BUDGET = "content", "cost", "budget"
 # Of the record of an invocation log, beside what a live call tells too.
 LOG = "log"
-# On the event with content; a span has the message as the description of its status.
+# The event with content, where that is captured on events.
+DETAILS = "gen_ai.client.inference.operation.details"
+# On that event; a span has the message as the description of its status.
 ERROR_MESSAGE = "error.message"
 
 
@@ -323,6 +325,14 @@ def render() -> str:
         lines.append(
             f"| `{metric.name}` | {metric.kind} | {metric.unit} | {when} | {metric.sentence} |"
         )
+    lines += [
+        "",
+        f"Token counters also have `{MODALITY}`, which is `{MODALITY_UNKNOWN}`: Bedrock breaks no"
+        f" count down by it. The token histogram of v1.41 has `{TOKEN_TYPE}`: `input`, `output`.",
+        "",
+        "Content on events (`EVENT_ONLY`, `SPAN_AND_EVENT`) is that of one log record a call,"
+        f" `{DETAILS}`, which has what the span has, and of a failed call `{ERROR_MESSAGE}`.",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -144,8 +144,11 @@ def test_everything_emitted_stands_in_the_tables(mode, bedrock):
         signals.MISSING_REASON,
         signals.POLICY,
     }
+    shown = signals.render()
     for seen in metrics.values():
-        assert set().union(*seen["keys"].values()) <= on_metrics
+        emitted = set().union(*seen["keys"].values())
+        assert emitted <= on_metrics
+        assert [key for key in emitted if f"`{key}`" not in shown] == []
     for span in spans:
         assert {
             key for key in span.attributes if not key.startswith(signals.METADATA_PREFIX)

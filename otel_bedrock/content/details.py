@@ -16,11 +16,10 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.context import Context
 
+from otel_bedrock.signals import DETAILS as NAME
 from otel_bedrock.version import __version__
 
 log = logging.getLogger("otel_bedrock")
-
-NAME = "gen_ai.client.inference.operation.details"
 
 _LOGS = "opentelemetry._logs"
 # The older way, in the API and in the SDK.
