@@ -35,7 +35,8 @@ _ELSEWHERE = (
     *("control_plane", "count_input", "countable", "counting", "elsewhere", "instrumentor"),
     *("invocation_logs", "past_call"),
     *("lookup", "mantle", "messages_api", "otlp", "otlp_server", "price_library", "received"),
-    *("receiver", "sdk", "service_quotas", "setting_values", "testing", "trimming"),
+    *("receiver", "sdk", "service_quotas", "setting_values", "testing", "threads"),
+    "trimming",
 )
 # The shields themselves: what they shield is injected one by one.
 _RIM = (
