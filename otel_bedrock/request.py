@@ -19,17 +19,28 @@ _TEXT = (str, bytes, bytearray)
 _NO_MODEL = ModelId(name="")
 _UNKNOWN = (_NO_MODEL, provider_of(_NO_MODEL))
 
-# Member of the parameters -> the keys under it -> short names (see signals.ATTRIBUTES).
+# What each may be where it is no text. In a store whose columns have types, a temperature of 0 and
+# one of 0.5 would be two attributes.
+_KINDS: Mapping[str, Any] = {
+    **dict.fromkeys(("max_tokens", "top_k", "seed", "choice_count", "dimension_count"), int),
+    **dict.fromkeys(("temperature", "top_p", "frequency_penalty", "presence_penalty"), float),
+    **dict.fromkeys(("stop_sequences", "encoding_formats"), tuple),
+}
+
+# Member of the parameters -> the keys under it -> short names (see signals.ATTRIBUTES), and kinds.
 _CONVERSE = {
-    "inferenceConfig": {
-        "maxTokens": "max_tokens",
-        "temperature": "temperature",
-        "topP": "top_p",
-        "stopSequences": "stop_sequences",
-    },
-    "guardrailConfig": {"guardrailIdentifier": "guardrail_id"},
-    "serviceTier": {"type": "service_tier"},
-    "performanceConfig": {"latency": "latency_mode"},
+    member: {key: (name, _KINDS.get(name, str)) for key, name in names.items()}
+    for member, names in {
+        "inferenceConfig": {
+            "maxTokens": "max_tokens",
+            "temperature": "temperature",
+            "topP": "top_p",
+            "stopSequences": "stop_sequences",
+        },
+        "guardrailConfig": {"guardrailIdentifier": "guardrail_id"},
+        "serviceTier": {"type": "service_tier"},
+        "performanceConfig": {"latency": "latency_mode"},
+    }.items()
 }
 
 # The same for what InvokeModel takes beside its body, and for agents and knowledge bases.
@@ -154,15 +165,6 @@ def read_json(body: Any, limit: int) -> Mapping[str, Any] | None:
     return as_object(body)
 
 
-# What each may be where it is no text. In a store whose columns have types, a temperature of 0 and
-# one of 0.5 would be two attributes.
-_KINDS: Mapping[str, Any] = {
-    **dict.fromkeys(("max_tokens", "top_k", "seed", "choice_count", "dimension_count"), int),
-    **dict.fromkeys(("temperature", "top_p", "frequency_penalty", "presence_penalty"), float),
-    **dict.fromkeys(("stop_sequences", "encoding_formats"), tuple),
-}
-
-
 def _as(kind: type, value: Any) -> Any:
     """Return `value` as what an attribute of that kind may be, None where it is none."""
     if kind is int:
@@ -183,27 +185,22 @@ def _as(kind: type, value: Any) -> Any:
 _LARGEST = 2**63
 
 
-def _typed(found: dict[str, Any]) -> dict[str, Any]:
-    """Make each of `found` what an attribute of its name may be; leave out what cannot be."""
+def _pick(index: Index, source: Any) -> dict[str, Any]:
+    """Return what `index` finds in `source`, as what an attribute of its name may be."""
+    found = index.read(source)
     for name, value in tuple(found.items()):
         kind = _KINDS.get(name, str)
-        if type(value) is kind and (kind is not int or -_LARGEST < value < _LARGEST):
-            continue
-        found[name] = value = _as(kind, value)
-        if value is None:
-            del found[name]
+        if type(value) is not kind or kind is int:
+            found[name] = value = _as(kind, value)
+            if value is None:
+                del found[name]
     return found
-
-
-def _pick(index: Index, source: Any) -> dict[str, Any]:
-    """Return what `index` finds in `source` and may be an attribute."""
-    return _typed(index.read(source))
 
 
 def _read_converse(parameters: Parameters, _: Any, provider: Provider) -> dict[str, Any]:
     # What Converse has no member for is asked as in the provider's own body.
     own = parameters.get("additionalModelRequestFields")
-    found = {} if own is None else provider.asked.read(own)
+    found = {} if own is None else _pick(provider.asked, own)
     # The parameters have a few members, of which one or two are of these.
     for member in parameters:
         names = _CONVERSE.get(member)
@@ -212,10 +209,13 @@ def _read_converse(parameters: Parameters, _: Any, provider: Provider) -> dict[s
         under = parameters[member]
         if type(under) is dict or isinstance(under, Mapping):
             for key, value in under.items():
-                name = names.get(key)
-                if name is not None:
-                    found[name] = value
-    _typed(found)
+                row = names.get(key)
+                if row is not None:
+                    name, kind = row
+                    if type(value) is not kind or kind is int:
+                        value = _as(kind, value)
+                    if value is not None:
+                        found[name] = value
     # Asked only where it is there: whether something is a Mapping takes longer than all of this.
     metadata = parameters.get("requestMetadata")
     if metadata is not None and isinstance(metadata, Mapping):
