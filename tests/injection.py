@@ -28,14 +28,22 @@ _FOLDER = otel_bedrock.__path__[0]
 # Stands for a piece of somebody's prompt.
 SECRET = "a word that was said to the model"
 
-# Side doors, which no call goes through, what has tests of its own faults, and what only an
-# asynchronous client reaches.
+# Side doors, which no call goes through, what runs when it is imported, what has tests of its own
+# faults, and what only an asynchronous client reaches.
 _ELSEWHERE = (
     *("__main__", "aio_streams", "asking", "aws_lambda", "budget_redis", "cli", "config"),
-    *("control_plane", "count_input", "countable", "counting", "elsewhere", "instrumentor"),
+    *(
+        "control_plane",
+        "count_input",
+        "countable",
+        "counting",
+        "elsewhere",
+        "frozen",
+        "instrumentor",
+    ),
     *("invocation_logs", "past_call"),
     *("lookup", "mantle", "messages_api", "otlp", "otlp_server", "price_library", "received"),
-    *("receiver", "sdk", "service_quotas", "setting_values", "testing", "threads"),
+    *("receiver", "sdk", "service_quotas", "setting_values", "shapes", "testing", "threads"),
     "trimming",
 )
 # The shields themselves: what they shield is injected one by one.
