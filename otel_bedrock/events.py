@@ -210,7 +210,8 @@ class InvokeEvents:
         """Take one chunk that is parsed already, as in an invocation log."""
         report = usage.read_body(chunk)
         if "message" in chunk and "usage" not in chunk:
-            report, self._opening = usage.split_opening(report)
+            report, opening = usage.split_opening(report)
+            self._opening = opening or self._opening
         self._report = usage.merge(self._report, report)
         details = answer.read_body_details(chunk, self._provider)
         if "finish_reasons" in details:

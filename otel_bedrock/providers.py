@@ -379,17 +379,22 @@ OPERATION_BY_REQUEST = (
 )
 
 
+# How much of each end of a long request is looked at; what takes room is one value between them.
+_END = 8_192
+
+
 def keys_in(text: str | bytes | bytearray) -> frozenset[str]:
-    """Return which keys of OPERATION_BY_REQUEST stand in a request that is too long to parse.
+    """Return which keys of OPERATION_BY_REQUEST stand at the ends of a request too long to parse.
 
     In a string of it a quotation mark has a backslash before it. `messages` tells by itself: what
     stands beside it may stand in a tool's schema.
     """
+    ends = [
+        end if isinstance(end, str) else end.decode("utf-8", "replace")
+        for end in (text[:_END], text[-_END:])
+    ]
     names = {key for _, keys in OPERATION_BY_REQUEST for key in keys}
-    if isinstance(text, str):
-        found = frozenset(name for name in names if f'"{name}"' in text)
-    else:
-        found = frozenset(name for name in names if f'"{name}"'.encode() in text)
+    found = frozenset(name for name in names if any(f'"{name}"' in end for end in ends))
     return found & {"messages"} or found
 
 

@@ -293,3 +293,14 @@ def test_an_operation_is_the_same_however_long_the_request(body, operation, size
     row = operations.TABLE["bedrock-runtime", "InvokeModel"]
     call, _ = read_call(row, {"modelId": "imported.model-of-somebody", "body": text})
     assert call.operation == operation
+
+
+def test_of_a_long_request_the_ends_are_looked_at_and_no_more():
+    """A request with a picture has megabytes, and each look through all of them is milliseconds."""
+    row = operations.TABLE["bedrock-runtime", "InvokeModel"]
+    long = "x" * 100_000
+    between = {"a": long, "prompt": "x", "b": long}
+    around = {"inputText": long, "dimensions": 256}
+    for body, operation in ((between, CHAT), (around, "embeddings")):
+        asked = {"modelId": "imported.model-of-somebody", "body": json.dumps(body).encode()}
+        assert read_call(row, asked)[0].operation == operation

@@ -188,6 +188,7 @@ def test_an_opening_output_holds_where_nothing_else_tells_it():
     start = {"input_tokens": 25, "output_tokens": 1}
     events.see(_chunk({"type": "message_start", "message": {"usage": start}}))
     events.see(_chunk({"type": "message_delta", "delta": {"stop_reason": "end_turn"}}))
+    events.see(_chunk({"type": "note", "message": "no token, for no reason"}))
     assert events.usage(exhausted=True).output_tokens == 1
 
 
